@@ -1,0 +1,317 @@
+"""The typed experiment: every field, its type and its default. Imports no JAX.
+
+A YAML file in `configs/` holds only what differs from these defaults. `config_files.py` reads, merges and
+checks files; this module says what they may contain.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """Frozen, strict, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Duration(Section):
+    """A length of training in exactly one unit."""
+
+    steps: PositiveInt | None = None
+    """Optimizer updates."""
+    epochs: PositiveFloat | None = None
+    """Passes over the training set."""
+    examples: PositiveInt | None = None
+    """Training examples seen, repeats counted."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [unit for unit in ("steps", "epochs", "examples") if getattr(self, unit) is not None]
+        if len(given) != 1:
+            came = " and ".join(given) if given else "none of them"
+            raise ValueError(f"expected exactly one of steps, epochs, examples; got {came}")
+        return self
+
+    def to_steps(self, steps_per_epoch: int, batch_size: int) -> int:
+        """The duration in optimizer steps, at least 1."""
+        if self.steps is not None:
+            return self.steps
+        if self.epochs is not None:
+            return max(1, round(self.epochs * steps_per_epoch))
+        assert self.examples is not None
+        return max(1, round(self.examples / batch_size))
+
+
+class ModelConfig(Section):
+    """Which network, and the fields of its Linen module that differ from the variant's defaults."""
+
+    name: str = "lenet5_modern"
+    """A name that `cnnjax models` lists."""
+    args: dict[str, Any] = {}
+    """Fields of the network's Linen module; checked against it."""
+
+
+class DigitsSource(Section):
+    """scikit-learn's 1,797 real handwritten 8x8 digits, embedded in that package."""
+
+    kind: Literal["digits"] = "digits"
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Part of each class that is held out for evaluation."""
+    split_seed: NonNegativeInt = 0
+    """Seed of the stratified split; the training seed does not touch it."""
+
+
+class IdxSource(Section):
+    """MNIST's file format: four IDX files in one folder, gzip-compressed or not."""
+
+    kind: Literal["idx"]
+    path: Path
+    """The folder; `~` and environment variables are expanded."""
+    train_images: str = "train-images-idx3-ubyte"
+    """File name, with or without .gz."""
+    train_labels: str = "train-labels-idx1-ubyte"
+    test_images: str = "t10k-images-idx3-ubyte"
+    test_labels: str = "t10k-labels-idx1-ubyte"
+    class_names: tuple[str, ...] = tuple("0123456789")
+    """One name a class, in the order of the labels."""
+
+
+class SyntheticSource(Section):
+    """Learnable and deterministic images: one smooth random template a class, shifted, scaled and noised."""
+
+    kind: Literal["synthetic"]
+    image_size: Annotated[int, Field(ge=4)] = 32
+    """Height and width in pixels."""
+    channels: PositiveInt = 1
+    classes: Annotated[int, Field(ge=2)] = 10
+    train_examples: PositiveInt = 2048
+    test_examples: PositiveInt = 512
+    noise: NonNegativeFloat = 0.2
+    """Standard deviation of the pixel noise; the templates span 0 to 1."""
+    source_seed: NonNegativeInt = 0
+
+
+Source = Annotated[DigitsSource | IdxSource | SyntheticSource, Field(discriminator="kind")]
+
+
+class DataConfig(Section):
+    """Where the examples come from, and how they reach the network."""
+
+    source: Source = DigitsSource()
+    batch_size: PositiveInt = 128
+    """Examples a step, over all devices and processes."""
+    image_size: Annotated[int, Field(ge=4)] | None = 32
+    """Height and width that the network sees; null keeps the source's own."""
+    fit: Literal["pad", "resize"] = "resize"
+    """How a smaller image becomes `image_size`: a frame of zeros, or bilinear interpolation."""
+    mean: float | tuple[float, ...] = 0.0
+    """Subtracted from pixels in 0..1; one number, or one a channel."""
+    std: PositiveFloat | tuple[PositiveFloat, ...] = 1.0
+    """Divides them afterwards."""
+    prefetch: NonNegativeInt = 2
+    """Batches prepared and put on the devices ahead of the step."""
+
+
+class OptimizerConfig(Section):
+    """Any optax optimizer by its name, with its own arguments."""
+
+    name: str = "sgd"
+    """The function's name in optax."""
+    args: dict[str, Any] = {}
+    """Its arguments, but for learning_rate and weight decay; checked against its signature."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled where the optimizer itself decays weights (adamw, lion, lamb, ...), else added to the gradient."""
+    decay_norm_and_bias: bool = False
+    """Whether weight decay touches biases and normalisation scales too."""
+    clip_norm: PositiveFloat | None = None
+    """Largest global gradient norm; larger gradients are scaled down to it."""
+    clip_value: PositiveFloat | None = None
+    """Largest absolute value of a gradient's entry."""
+    accumulate: PositiveInt = 1
+    """Micro-batches that one step's batch is cut into; the gradient is that of the whole batch."""
+
+
+class ScheduleBase(Section):
+    """What all schedules share."""
+
+    learning_rate: PositiveFloat = 0.1
+    """The peak."""
+    warmup: Duration | None = None
+    """Linear rise from zero to the peak, before the schedule proper."""
+
+
+class ConstantSchedule(ScheduleBase):
+    """The peak throughout."""
+
+    kind: Literal["constant"]
+
+
+class CosineSchedule(ScheduleBase):
+    """Half a cosine from the peak to `end_factor` times the peak at the end of training."""
+
+    kind: Literal["cosine"] = "cosine"
+    end_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class StepSchedule(ScheduleBase):
+    """Multiplied by `factor` at each boundary."""
+
+    kind: Literal["step"]
+    boundaries: tuple[Duration, ...]
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _some_boundary(self) -> Self:
+        if not self.boundaries:
+            raise ValueError("expected at least one boundary; for none, choose kind: constant")
+        return self
+
+
+class PolynomialSchedule(ScheduleBase):
+    """(1 - progress) ** power from the peak to `end_factor` times the peak; power 1 is linear."""
+
+    kind: Literal["polynomial"]
+    power: PositiveFloat = 1.0
+    end_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+Schedule = Annotated[ConstantSchedule | CosineSchedule | StepSchedule | PolynomialSchedule, Field(discriminator="kind")]
+
+
+class GhostBatchNorm(Section):
+    """BatchNorm over groups of `ghost` examples, as one small batch each (Hoffer et al. 2017)."""
+
+    ghost: PositiveInt
+
+
+class CrossEntropyLoss(Section):
+    """Softmax cross-entropy."""
+
+    kind: Literal["cross_entropy"] = "cross_entropy"
+    label_smoothing: Fraction = 0.0
+    """Probability that is spread evenly over all classes."""
+
+
+class LenetMapLoss(Section):
+    """LeNet-5's maximum a posteriori criterion (LeCun 1998, equation 9), for its RBF output."""
+
+    kind: Literal["lenet_map"]
+    rubbish: PositiveFloat = 0.1
+    """The constant j: the penalty that a "rubbish class" of images that are no character would have."""
+
+
+Loss = Annotated[CrossEntropyLoss | LenetMapLoss, Field(discriminator="kind")]
+
+
+class TrainConfig(Section):
+    """How long, with which loss and in which arithmetic."""
+
+    duration: Duration = Duration(epochs=60)
+    loss: Loss = CrossEntropyLoss()
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of activations and gradients of activations; parameters are float32 always."""
+    remat: Literal["none", "full", "keep_products"] = "none"
+    """Rematerialisation: recompute everything in the backward pass, or all but convolutions and matrix products."""
+    batch_norm: Literal["global", "local", "frozen"] | GhostBatchNorm = "global"
+    """Over which examples BatchNorm averages: all, each device's own, none (running statistics), or groups of n."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of the moving average of weights and batch statistics; null for none."""
+
+
+class EvalConfig(Section):
+    """When, and in which batches, the held-out set is evaluated. It is always evaluated at the end."""
+
+    every: Duration | None = Duration(epochs=1)
+    batch_size: PositiveInt = 256
+
+
+class CheckpointConfig(Section):
+    """When the state is saved, besides at the end and on SIGTERM, and what is kept."""
+
+    every: Duration = Duration(epochs=1)
+    keep_last: PositiveInt = 2
+    keep_best: NonNegativeInt = 1
+    """How many with the highest evaluation accuracy are kept besides the last ones."""
+
+
+class LogConfig(Section):
+    """What is written while training runs."""
+
+    every: Duration = Duration(epochs=1)
+    """One line of training metrics in metrics.jsonl for each such span."""
+    tensorboard: bool = False
+    """Write TensorBoard events too; needs the extra `tensorboard`."""
+
+
+class ParallelConfig(Section):
+    """On which devices, and how."""
+
+    executor: Literal["jit", "pmap"] = "jit"
+    devices: PositiveInt | None = None
+    """How many of the devices, over all processes; null for all of them."""
+    distributed: Literal["auto", "on", "off"] = "auto"
+    """Whether to join other processes: when the cluster's environment shows several, always, or never."""
+    coordinator: str | None = None
+    """host:port of process 0, where the environment does not tell."""
+    processes: PositiveInt | None = None
+    process_id: NonNegativeInt | None = None
+
+    @model_validator(mode="after")
+    def _all_three_or_none(self) -> Self:
+        given = [self.coordinator is not None, self.processes is not None, self.process_id is not None]
+        if any(given) and not all(given):
+            raise ValueError("expected coordinator, processes and process_id together, or none of them")
+        if self.processes is not None and self.process_id is not None and self.process_id >= self.processes:
+            raise ValueError(f"process_id {self.process_id} is not below processes {self.processes}")
+        return self
+
+
+class Config(Section):
+    """One run: everything that decides what it computes."""
+
+    name: str = "run"
+    """Names the run folder; by default the config file's name."""
+    seed: NonNegativeInt = 0
+    """Of the initial weights, the order of the examples and dropout."""
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: Schedule = CosineSchedule()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+    parallel: ParallelConfig = ParallelConfig()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        pieces = (self.parallel.devices or 1) * self.optimizer.accumulate
+        _divides(self.data.batch_size, pieces, "data.batch_size", "parallel.devices times optimizer.accumulate")
+        if isinstance(self.train.batch_norm, GhostBatchNorm):
+            _divides(
+                self.data.batch_size // pieces,
+                self.train.batch_norm.ghost,
+                "the examples of a device's micro-batch",
+                "train.batch_norm.ghost",
+            )
+        _divides(self.eval.batch_size, self.parallel.devices or 1, "eval.batch_size", "parallel.devices")
+        return self
+
+
+def _divides(whole: int, part: int, whole_name: str, part_name: str) -> None:
+    if whole % part:
+        nearest = max(part, round(whole / part) * part)
+        raise ValueError(f"{whole_name} {whole} is not divisible by {part_name} {part}; {nearest} would be")

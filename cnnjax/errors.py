@@ -1,0 +1,21 @@
+"""Errors that are the user's to mend: one clear sentence each, exit code 2 on the command line."""
+
+
+class CnnjaxError(Exception):
+    """What was expected, what came, and what to do, in one sentence."""
+
+
+class ConfigError(CnnjaxError):
+    """A config that cannot be run."""
+
+
+class DataError(CnnjaxError):
+    """Data that cannot be read, or that does not fit the config."""
+
+
+class RunError(CnnjaxError):
+    """A run folder that cannot be used, continued or read."""
+
+
+class TrainingError(CnnjaxError):
+    """Training that cannot go on."""
