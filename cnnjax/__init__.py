@@ -1,0 +1,51 @@
+"""cnnjax: convolutional networks as published, in pure-functional JAX and Flax."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from cnnjax.version import __version__
+
+if TYPE_CHECKING:
+    from cnnjax.analysis.summary import summarize
+    from cnnjax.config import Config
+    from cnnjax.config_files import load_config
+    from cnnjax.errors import CnnjaxError
+    from cnnjax.models import create_model, list_models
+    from cnnjax.train.loop import evaluate, fit
+    from cnnjax.train.predict import predict
+
+# Loaded when first asked for, so that the command line can answer before JAX is imported.
+_HOMES = {
+    "CnnjaxError": "cnnjax.errors",
+    "Config": "cnnjax.config",
+    "create_model": "cnnjax.models",
+    "evaluate": "cnnjax.train.loop",
+    "fit": "cnnjax.train.loop",
+    "list_models": "cnnjax.models",
+    "load_config": "cnnjax.config_files",
+    "predict": "cnnjax.train.predict",
+    "summarize": "cnnjax.analysis.summary",
+}
+
+__all__ = [
+    "CnnjaxError",
+    "Config",
+    "__version__",
+    "create_model",
+    "evaluate",
+    "fit",
+    "list_models",
+    "load_config",
+    "predict",
+    "summarize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cnnjax' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -70,7 +70,7 @@ class DigitsSource(Section):
     kind: Literal["digits"] = "digits"
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Part of each class that is held out for evaluation."""
-    split_seed: NonNegativeInt = 0
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the stratified split; the training seed does not touch it."""
 
 
@@ -90,7 +90,7 @@ class IdxSource(Section):
 
 
 class SyntheticSource(Section):
-    """Learnable and deterministic images: one smooth random template a class, shifted, scaled and noised."""
+    """Learnable and deterministic images: one smooth random template a class, shifted, dimmed and noised."""
 
     kind: Literal["synthetic"]
     image_size: Annotated[int, Field(ge=4)] = 32
@@ -116,7 +116,7 @@ class DataConfig(Section):
     image_size: Annotated[int, Field(ge=4)] | None = 32
     """Height and width that the network sees; null keeps the source's own."""
     fit: Literal["pad", "resize"] = "resize"
-    """How a smaller image becomes `image_size`: a frame of zeros, or bilinear interpolation."""
+    """How an image becomes `image_size`: a frame of zeros around a smaller one, or bilinear interpolation."""
     mean: float | tuple[float, ...] = 0.0
     """Subtracted from pixels in 0..1; one number, or one a channel."""
     std: PositiveFloat | tuple[PositiveFloat, ...] = 1.0
@@ -284,7 +284,7 @@ class Config(Section):
 
     name: str = "run"
     """Names the run folder; by default the config file's name."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of the initial weights, the order of the examples and dropout."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
@@ -298,20 +298,20 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        pieces = (self.parallel.devices or 1) * self.optimizer.accumulate
-        _divides(self.data.batch_size, pieces, "data.batch_size", "parallel.devices times optimizer.accumulate")
-        if isinstance(self.train.batch_norm, GhostBatchNorm):
-            _divides(
-                self.data.batch_size // pieces,
-                self.train.batch_norm.ghost,
-                "the examples of a device's micro-batch",
-                "train.batch_norm.ghost",
-            )
-        _divides(self.eval.batch_size, self.parallel.devices or 1, "eval.batch_size", "parallel.devices")
+        self.check_batches(self.parallel.devices or 1)
         return self
+
+    def check_batches(self, devices: int) -> None:
+        """ValueError unless the batches can be spread evenly over that many devices."""
+        pieces = devices * self.optimizer.accumulate
+        _divides(self.data.batch_size, pieces, "data.batch_size", "devices times optimizer.accumulate")
+        if isinstance(self.train.batch_norm, GhostBatchNorm):
+            examples = self.data.batch_size // pieces
+            _divides(examples, self.train.batch_norm.ghost, "a device's micro-batch", "train.batch_norm.ghost")
+        _divides(self.eval.batch_size, devices, "eval.batch_size", "devices")
 
 
 def _divides(whole: int, part: int, whole_name: str, part_name: str) -> None:
     if whole % part:
         nearest = max(part, round(whole / part) * part)
-        raise ValueError(f"{whole_name} {whole} is not divisible by {part_name} {part}; {nearest} would be")
+        raise ValueError(f"{whole_name}: {whole} is not divisible by {part_name} = {part}; {nearest} would be")

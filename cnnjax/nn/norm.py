@@ -58,7 +58,8 @@ class BatchNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (channels,)) if self.use_scale else jnp.ones(channels)
         bias = self.param("bias", nn.initializers.zeros, (channels,)) if self.use_bias else jnp.zeros(channels)
 
-        if not train or self.averaging.frozen:
+        # Initialisation takes any batch size and needs no mapped axis, so it must not average over groups or devices.
+        if not train or self.averaging.frozen or self.is_initializing():
             mean, var = running_mean.value, running_var.value
             return self._normalise(x, mean, var, scale, bias)
 
@@ -68,10 +69,9 @@ class BatchNorm(nn.Module):
         if self.averaging.axis_name is not None:
             mean, square = lax.pmean((mean, square), self.averaging.axis_name)
         var = jnp.maximum(square - jnp.square(mean), 0.0)
-        if not self.is_initializing():
-            for running, batch in ((running_mean, mean), (running_var, var)):
-                batch = lax.stop_gradient(batch).reshape(-1, channels).mean(0)
-                running.value = self.momentum * running.value + (1 - self.momentum) * batch
+        for running, batch in ((running_mean, mean), (running_var, var)):
+            batch = lax.stop_gradient(batch).reshape(-1, channels).mean(0)
+            running.value = self.momentum * running.value + (1 - self.momentum) * batch
         return self._normalise(grouped, mean, var, scale, bias).reshape(x.shape)
 
     def _normalise(self, x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:

@@ -1,0 +1,210 @@
+"""Checkpoints: the only place for Orbax. Written beside the run, checked when read, kept by age and by accuracy."""
+
+import os
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging as absl_logging
+
+from cnnjax.config import CheckpointConfig
+from cnnjax.errors import RunError, TrainingError
+from cnnjax.parallel import broadcast, to_host
+from cnnjax.train.state import TrainState
+
+_STATE, _PROGRESS = "state", "progress"
+
+
+class Restored(NamedTuple):
+    """What one checkpoint held."""
+
+    step: int
+    state: TrainState
+    progress: dict[str, Any]
+    warnings: tuple[str, ...]
+    """One sentence for each newer checkpoint that could not be read."""
+
+
+class Checkpoints:
+    """The checkpoints of one run folder.
+
+    A save copies nothing that training goes on to change: hand it a copy. It returns before the files are written;
+    the next call, `wait` or `close` tells if writing failed.
+    """
+
+    def __init__(self, folder: Path, config: CheckpointConfig, *, read_only: bool = False) -> None:
+        # Orbax logs every phase of every save as a warning or as information.
+        absl_logging.set_verbosity(absl_logging.ERROR)
+        self._folder = folder.absolute()
+        self._config = config
+        self._read_only = read_only
+        self._accuracy: dict[int, float | None] = {}
+        options = ocp.CheckpointManagerOptions(
+            create=not read_only,
+            read_only=read_only,
+            max_to_keep=None,
+            cleanup_tmp_directories=not read_only,
+            enable_async_checkpointing=not read_only,
+        )
+        try:
+            self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=(_STATE, _PROGRESS))
+        except OSError as error:
+            raise RunError(f"checkpoints in {folder} cannot be used: {_reason(error)}") from error
+
+    def steps(self) -> list[int]:
+        """The steps that have a finished checkpoint, oldest first."""
+        return sorted(self._manager.all_steps(read=False))
+
+    def best(self) -> int | None:
+        """The step with the highest evaluation accuracy, the later one of equals; None where none was evaluated."""
+        rated = [(self._rating(step), step) for step in self.steps()]
+        return max(((rating, step) for rating, step in rated if rating is not None), default=(0.0, None))[1]
+
+    def save(self, state: TrainState, progress: dict[str, Any], accuracy: float | None) -> None:
+        """Starts writing a checkpoint, after waiting for the one before.
+
+        Args:
+            state: a copy, replicated over the mesh.
+            progress: JSON values that go with it.
+            accuracy: of the last evaluation at this very step, if there was one; decides what is kept as best.
+
+        Raises:
+            TrainingError: the state holds a number that is not finite, so it is not worth keeping.
+            RunError: this or the previous checkpoint cannot be written.
+        """
+        step = int(to_host(state.step))
+        self.wait()
+        self._prune()
+        checksums = _checksums(state)
+        contents = {"step": step, "accuracy": accuracy, "checksums": checksums, "progress": progress}
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    **{_STATE: ocp.args.StandardSave(state), _PROGRESS: ocp.args.JsonSave(contents)}
+                ),
+                force=True,
+            )
+        except Exception as error:  # Orbax and TensorStore raise whatever the file system made of it.
+            raise self._not_saved(error) from error
+        self._accuracy[step] = accuracy
+
+    def wait(self) -> None:
+        """Returns once everything is on disk; RunError if it could not be written."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # As in `save`.
+            raise self._not_saved(error) from error
+
+    def close(self) -> None:
+        """Waits, deletes what need not be kept, and lets go of the folder."""
+        try:
+            self.wait()
+            if not self._read_only:
+                self._prune()
+        finally:
+            self._manager.close()
+
+    def restore(self, like: TrainState, step: int | None = None) -> Restored | None:
+        """The newest readable checkpoint, or that of one step; None if the folder has none at all.
+
+        A checkpoint that cannot be read, or whose arrays are not those that were saved, is set aside in
+        `broken/` (unless read-only), and the one before is taken.
+
+        Args:
+            like: a state with the shapes, types and shardings to restore into; they may be other devices than those
+                that saved it.
+
+        Raises:
+            RunError: there are checkpoints, and none can be read.
+        """
+        abstract = jax.tree.map(_abstract, like)
+        candidates = self.steps()[::-1] if step is None else [step]
+        warnings: list[str] = []
+        for candidate in candidates:
+            fault, found = "", None
+            try:
+                found = self._read(candidate, abstract)
+            except Exception as error:  # A broken file surfaces as almost any error; it is told in `warnings`.
+                fault = _reason(error)
+            if broadcast(int(found is not None)) and found is not None:
+                return Restored(candidate, *found, tuple(warnings))
+            warnings.append(f"checkpoint {candidate} cannot be read ({fault or 'process 0 could not read it'})")
+            if not self._read_only:
+                self._set_aside(candidate)
+        if not candidates:
+            return None
+        raise RunError(f"none of the checkpoints in {self._folder} can be read: {'; '.join(warnings)}")
+
+    def _read(self, step: int, abstract: Any) -> tuple[TrainState, dict[str, Any]]:
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(abstract), _PROGRESS: ocp.args.JsonRestore()}),
+        )
+        state, contents = restored[_STATE], restored[_PROGRESS]
+        changed = [name for name, checksum in _checksums(state).items() if contents["checksums"].get(name) != checksum]
+        if changed:
+            raise ValueError(f"{changed[0]} is not what was saved")
+        self._accuracy[step] = contents["accuracy"]
+        return state, contents["progress"]
+
+    def _rating(self, step: int) -> float | None:
+        if step not in self._accuracy:
+            try:
+                args = ocp.args.Composite(**{_PROGRESS: ocp.args.JsonRestore()})
+                self._accuracy[step] = self._manager.restore(step, args=args)[_PROGRESS]["accuracy"]
+            except Exception:  # Unreadable, so not the best; `restore` tells of it when it is asked for.
+                self._accuracy[step] = None
+        return self._accuracy[step]
+
+    def _prune(self) -> None:
+        steps = self.steps()
+        rated = sorted((rating, step) for step in steps if (rating := self._rating(step)) is not None)
+        best = {step for _, step in rated[-self._config.keep_best :]} if self._config.keep_best else set()
+        for step in set(steps) - set(steps[-self._config.keep_last :]) - best:
+            self._manager.delete(step)
+
+    def _set_aside(self, step: int) -> None:
+        if jax.process_index() == 0:
+            aside = self._folder.parent / "broken"
+            aside.mkdir(exist_ok=True)
+            attempt = len(os.listdir(aside))
+            (self._folder / str(step)).rename(aside / f"{step}-{attempt}")
+        broadcast(0)  # Nobody looks again before it is gone.
+        self._manager.reload()
+
+    def _not_saved(self, error: Exception) -> RunError:
+        good = self.steps()
+        last = f"the last good checkpoint is that of step {good[-1]}" if good else "there is no earlier checkpoint"
+        return RunError(
+            f"a checkpoint could not be written to {self._folder}: {_reason(error)}; {last}; "
+            "make room or choose another --run-dir, then run the same command again"
+        )
+
+
+def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _checksums(state: TrainState) -> dict[str, int]:
+    """CRC-32 by array; TrainingError where one is not finite."""
+    checksums = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        name, array = jax.tree_util.keystr(path), np.ascontiguousarray(to_host(leaf))
+        numbers = array.astype(np.float32) if array.dtype.kind == "V" else array  # V: bfloat16 and its like
+        if not np.isfinite(numbers).all():
+            step = int(to_host(state.step))
+            raise TrainingError(f"the state is not finite after step {step}: {name} holds NaN or Inf")
+        checksums[name] = zlib.crc32(array.view(np.uint8).data)
+    return checksums
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the innermost cause that says something."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f"{text.strip().splitlines()[0] if text.strip() else type(error).__name__}"[:300]

@@ -1,0 +1,216 @@
+"""The command line: parse, call, print. JAX is imported only by the commands that compute."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cnnjax.errors import CnnjaxError, ConfigError
+
+app = typer.Typer(
+    name="cnnjax",
+    help="Convolutional networks as published, in JAX: train, evaluate, predict, inspect.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as schedule.learning_rate=0.1.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of the output.")]
+Which = Annotated[str, typer.Option("--checkpoint", help="last, best, or a step.")]
+
+
+def main() -> None:
+    """Runs a command; a fault of the user's ends in one sentence and exit code 2."""
+    try:
+        app()
+    except CnnjaxError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A YAML file, such as configs/train/lenet5_digits.yaml.")],
+    overrides: Overrides = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Run folder; by default runs/NAME-HASH.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Continue a run although the config has changed.")] = False,
+    coordinator: Annotated[str | None, typer.Option(help="host:port of process 0, for a job of several.")] = None,
+    processes: Annotated[int | None, typer.Option(help="How many processes the job has.")] = None,
+    process_id: Annotated[int | None, typer.Option(help="Which of them this is, from 0.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a config; the same command continues a run that was interrupted."""
+    from cnnjax.config_files import load_config
+    from cnnjax.terminal import make_reporter, print_result
+
+    flags = {"coordinator": coordinator, "processes": processes, "process_id": process_id}
+    given = [f"parallel.{name}={value}" for name, value in flags.items() if value is not None]
+    checked = load_config(config, [*(overrides or []), *given])
+    from cnnjax.train.loop import fit
+
+    result = fit(checked, run_dir, force=force, reporter=make_reporter(quiet_stdout=as_json))
+    if as_json:
+        _print_json(result)
+    else:
+        print_result(result)
+
+
+@app.command("eval")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    checkpoint: Which = "last",
+    as_json: Json = False,
+) -> None:
+    """Evaluate a run on its held-out set."""
+    from cnnjax.terminal import print_result
+    from cnnjax.train.loop import evaluate as evaluate_run
+
+    result = evaluate_run(run, checkpoint=_checkpoint(checkpoint))
+    if as_json:
+        _print_json(result)
+    else:
+        print_result(result)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Picture files of any size and mode.")],
+    top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 3,
+    checkpoint: Which = "last",
+    invert: Annotated[bool, typer.Option("--invert", help="Swap black and white first.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Classify pictures with a run's network."""
+    from cnnjax.terminal import print_predictions
+    from cnnjax.train.predict import predict as predict_images
+
+    predictions = predict_images(run, images, top=top, checkpoint=_checkpoint(checkpoint), invert=invert)
+    if as_json:
+        _print_json(
+            {
+                "predictions": [
+                    {
+                        "image": each.image,
+                        "top": [
+                            {"class": name, "probability": probability}
+                            for name, probability in zip(each.classes, each.probabilities, strict=True)
+                        ],
+                    }
+                    for each in predictions
+                ]
+            }
+        )
+    else:
+        print_predictions(predictions)
+
+
+@app.command("config")
+def show_config(
+    config: Annotated[Path | None, typer.Argument(help="A YAML file; without it, the defaults.")] = None,
+    overrides: Overrides = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of config files.")] = False,
+    against: Annotated[Path | None, typer.Option("--diff", help="Another YAML file: show what differs.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a config and show it whole, or its schema, or how it differs from another."""
+    from cnnjax.config_files import config_hash, diff, json_schema, load_config, to_tree, to_yaml
+
+    if schema:
+        print(json.dumps(json_schema(), indent=None if as_json else 2))
+        return
+    checked = load_config(config, overrides or [])
+    _check_names(checked)
+    if against is not None:
+        changes = diff(load_config(against), checked)
+        if as_json:
+            _print_json({path: {"old": old, "new": new} for path, (old, new) in changes.items()})
+        else:
+            for path, (old, new) in changes.items():
+                print(f"{path}: {json.dumps(old)} -> {json.dumps(new)}")
+    elif as_json:
+        _print_json({"hash": config_hash(checked), "config": to_tree(checked)})
+    else:
+        print(f"# hash {config_hash(checked)}\n{to_yaml(checked)}", end="")
+
+
+@app.command()
+def models(
+    pattern: Annotated[str, typer.Argument(help="A name with * and ? as wildcards.")] = "*",
+    as_json: Json = False,
+) -> None:
+    """List the networks with their paper, parameters, multiply-adds and input."""
+    from cnnjax.models import list_models
+    from cnnjax.registry import did_you_mean
+
+    names = list_models(pattern)
+    if not names:
+        raise ConfigError(f"no model matches '{pattern}'; {did_you_mean(pattern, list_models())}")
+    from cnnjax.analysis.catalogue import describe_model
+    from cnnjax.terminal import print_models
+
+    rows = [describe_model(name) for name in names]
+    if as_json:
+        _print_json(rows)
+    else:
+        print_models(rows)
+
+
+@app.command()
+def summary(
+    model: Annotated[str, typer.Argument(help="A name that `cnnjax models` lists.")],
+    fields: Annotated[
+        list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Fields of the network, as in model.args.")
+    ] = None,
+    input_size: Annotated[int | None, typer.Option("--input", help="Height and width of the image.", min=1)] = None,
+    channels: Annotated[int | None, typer.Option(help="Channels of the image.", min=1)] = None,
+    as_json: Json = False,
+) -> None:
+    """Show a network layer by layer: shapes, parameters, multiply-adds; counted, not computed."""
+    from cnnjax.config_files import load_config
+    from cnnjax.models import create_model, get_variant
+
+    checked = load_config(None, [f"model.name={model}", *(f"model.args.{field}" for field in fields or [])])
+    variant = get_variant(checked.model.name)
+    from cnnjax.analysis.summary import summarize
+    from cnnjax.terminal import print_summary
+
+    height, width, own_channels = variant.input_shape
+    shape = (input_size or height, input_size or width, channels or own_channels)
+    result = summarize(create_model(checked.model.name, **checked.model.args), shape)
+    if as_json:
+        _print_json({"name": model, "input": list(shape), **result.to_dict()})
+    else:
+        print_summary(model, shape, result)
+
+
+def _check_names(config: Any) -> None:
+    """The model's and the optimizer's names and arguments; imports JAX only where there are some to check."""
+    from cnnjax.models import list_models
+    from cnnjax.registry import unknown
+
+    if config.model.name not in list_models():
+        raise ConfigError(f"model.name: {unknown('model', config.model.name, list_models())}")
+    from cnnjax.train.task import check_names
+
+    check_names(config)
+
+
+def _checkpoint(text: str) -> str | int:
+    if text in ("last", "best"):
+        return text
+    if not text.isdigit():
+        raise ConfigError(f"--checkpoint: expected last, best or a step, got '{text}'")
+    return int(text)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value))

@@ -1,0 +1,189 @@
+"""Batches from examples in memory, through Grain: shuffled and endless for training, in order and once for evaluation.
+
+A source hands Grain whole batches, each gathered by one indexing, since a Python call for every example would cost more
+than a small network's step.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grain
+import numpy as np
+
+from cnnjax.data.random_bits import random_stream
+from cnnjax.data.sources import Examples
+from cnnjax.errors import ConfigError
+
+Batch = dict[str, np.ndarray]
+"""image (batch, height, width, channels) uint8, label (batch,) int32, mask (batch,) float32: 1 for an example, 0 for
+padding."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of every global batch this host loads: the `index`-th of `count` contiguous, equal blocks."""
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ConfigError(f"host {self.index} of {self.count}: expected an index from 0 to the count less 1")
+
+    def block(self, batch_size: int, name: str) -> slice:
+        """This host's places in a global batch; ConfigError, with the batch size's `name`, where the hosts' differ."""
+        if batch_size % self.count:
+            raise ConfigError(f"{name} {batch_size} is not divisible by {self.count} hosts")
+        local = batch_size // self.count
+        return slice(self.index * local, (self.index + 1) * local)
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """Full batches in one pass over the training set; ConfigError where there is not even one."""
+    if batch_size > examples:
+        raise ConfigError(
+            f"data.batch_size {batch_size} is larger than the training set of {examples} examples; "
+            f"choose {examples} or less"
+        )
+    return examples // batch_size
+
+
+def epoch_order(examples: int, *, seed: int, epoch: int) -> np.ndarray:
+    """The training set's order in an epoch, counted from 0: (examples,) indices, a permutation."""
+    return np.argsort(random_stream("order", seed, epoch).random_raw(examples), kind="stable")
+
+
+def example_indices(step: int, *, examples: int, batch_size: int, seed: int) -> np.ndarray:
+    """Which training examples a step, counted from 0, sees over all hosts: (batch_size,) indices in batch order.
+
+    An epoch leaves out the last `examples % batch_size` of its order: others each time.
+    """
+    epoch, position = divmod(step, steps_per_epoch(examples, batch_size))
+    return epoch_order(examples, seed=seed, epoch=epoch)[position * batch_size :][:batch_size]
+
+
+class TrainBatches:
+    """Grain's random access to this host's part of the training batch of each step, without end.
+
+    The order depends on the seed and the epoch alone, not on the number of hosts.
+    """
+
+    def __init__(self, examples: Examples, *, batch_size: int, seed: int, shard: Shard) -> None:
+        self._examples = examples
+        self._batch_size = batch_size
+        self._seed = seed
+        self._steps_per_epoch = steps_per_epoch(len(examples), batch_size)
+        self._block = shard.block(batch_size, "data.batch_size")
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, step: int) -> Batch:
+        epoch, position = divmod(step, self._steps_per_epoch)
+        start = position * self._batch_size
+        indices = self._order_of(epoch)[start + self._block.start : start + self._block.stop]
+        return {
+            "image": self._examples.images[indices],
+            "label": self._examples.labels[indices],
+            "mask": np.ones(len(indices), np.float32),
+        }
+
+    def _order_of(self, epoch: int) -> np.ndarray:
+        # Epoch and order change hands as one tuple: two threads may both compute an order, but never mix two.
+        cached = self._order
+        if cached is None or cached[0] != epoch:
+            cached = (epoch, epoch_order(len(self._examples), seed=self._seed, epoch=epoch))
+            self._order = cached
+        return cached[1]
+
+
+class EvalBatches:
+    """Grain's random access to this host's part of each evaluation batch: all examples in order, the end padded."""
+
+    def __init__(self, examples: Examples, *, batch_size: int, shard: Shard) -> None:
+        self._examples = examples
+        self._batch_size = batch_size
+        self._block = shard.block(batch_size, "eval.batch_size")
+
+    def __len__(self) -> int:
+        return eval_steps(len(self._examples), self._batch_size)
+
+    def __getitem__(self, index: int) -> Batch:
+        start = index * self._batch_size
+        here = slice(start + self._block.start, start + self._block.stop)
+        images, labels = self._examples.images[here], self._examples.labels[here]
+        missing = self._block.stop - self._block.start - len(labels)
+        mask = np.ones(len(labels), np.float32)
+        return {
+            "image": np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))),
+            "label": np.pad(labels, (0, missing)),
+            "mask": np.pad(mask, (0, missing)),
+        }
+
+
+def eval_steps(examples: int, batch_size: int) -> int:
+    """Batches that hold all examples once, the last one padded where it is not full."""
+    return -(-examples // batch_size)
+
+
+def train_batches(
+    examples: Examples,
+    *,
+    batch_size: int,
+    seed: int,
+    shard: Shard,
+    put: Callable[[Batch], Any] | None = None,
+    prefetch: int = 2,
+) -> grain.DatasetIterator:
+    """Endless shuffled batches of this host; each epoch has an order of its own and drops its remainder.
+
+    Args:
+        examples: the whole training set, on every host.
+        batch_size: over all hosts.
+        seed: of the order.
+        shard: this host's part of each batch.
+        put: applied to each batch ahead of time, in the prefetching thread: where a batch goes to the devices.
+        prefetch: batches made ahead of their use by one thread; 0 makes each when asked for it, without a thread.
+
+    Returns:
+        An iterator over `Batch`es, or what `put` makes of them. Its `get_state()` is JSON that counts the batches
+        handed out, not those made ahead; after `set_state(state)` it goes on as if never stopped. `close()` ends its
+        thread.
+
+    Raises:
+        ConfigError: the batch is larger than the training set, or does not divide by the hosts.
+    """
+    source = TrainBatches(examples, batch_size=batch_size, seed=seed, shard=shard)
+    return iter(_pipeline(source, put, prefetch))
+
+
+def eval_batches(
+    examples: Examples,
+    *,
+    batch_size: int,
+    shard: Shard,
+    put: Callable[[Batch], Any] | None = None,
+    prefetch: int = 2,
+) -> grain.IterDataset:
+    """Every example once and in order; what the last global batch lacks is zeros with mask 0.
+
+    Arguments and errors are those of `train_batches`, but a batch may be larger than the set.
+
+    Returns:
+        An iterable over `eval_steps` batches, as many on every host; each `iter` of it is a new pass.
+    """
+    return _pipeline(EvalBatches(examples, batch_size=batch_size, shard=shard), put, prefetch)
+
+
+def _pipeline(
+    source: TrainBatches | EvalBatches, put: Callable[[Batch], Any] | None, prefetch: int
+) -> grain.IterDataset:
+    batches = grain.MapDataset.source(source)
+    if put is not None:
+        batches = batches.map(put)
+    # One thread: the work is one gather and one transfer, and a second would only contend for the interpreter.
+    options = grain.ReadOptions(num_threads=1 if prefetch else 0, prefetch_buffer_size=prefetch)
+    return batches.to_iter_dataset(options)

@@ -1,0 +1,1 @@
+"""Losses, optimizer, state, the step and the loop around it."""

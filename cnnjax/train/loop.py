@@ -1,0 +1,361 @@
+"""The training loop: read it from top to bottom."""
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from cnnjax.checkpoint import Checkpoints
+from cnnjax.config import Config
+from cnnjax.data.loader import Shard, eval_batches, train_batches
+from cnnjax.data.sources import Datasets, Examples, load
+from cnnjax.errors import CnnjaxError, RunError, TrainingError
+from cnnjax.parallel import Executor, agree, join_processes, make_executor, should_stop
+from cnnjax.train.figures import draw_learning_curve
+from cnnjax.train.reporting import Reporter, Silence, Sums
+from cnnjax.train.run_folder import (
+    CHECKPOINTS,
+    CURVE,
+    Record,
+    RunFolder,
+    default_run_dir,
+    describe_changes,
+    read_config,
+    read_history,
+)
+from cnnjax.train.state import TrainState
+from cnnjax.train.step import EvalStep
+from cnnjax.train.task import DataFacts, Task, check_names, make_task
+
+# The host reads a step's metrics this many steps later, so that it never waits for the step it has just started.
+_LAG = 2
+
+
+def fit(
+    config: Config, run_dir: str | Path | None = None, *, force: bool = False, reporter: Reporter | None = None
+) -> Record:
+    """Trains a config in a run folder, or continues the run that is there.
+
+    Args:
+        run_dir: the run folder; by default runs/NAME-HASH.
+        force: continue although the config differs from the run's.
+        reporter: told of everything that happens.
+
+    Returns:
+        run_dir, step, examples, finished, loss and accuracy on the held-out set, train_loss, train_accuracy, ...
+
+    Raises:
+        ConfigError, DataError, RunError, TrainingError: each a sentence that says what to do.
+    """
+    reporter = reporter or Silence()
+    check_names(config)
+    join_processes(config.parallel)
+    executor = make_executor(config)
+    path = Path(run_dir) if run_dir is not None else default_run_dir(config)
+    data = load(config.data)
+    facts = DataFacts.of(data)
+    task = make_task(config, facts, axis=executor.axis, unroll_accumulation=jax.default_backend() == "cpu")
+    folder, changes = _open_folder(path, task, force, executor)
+    try:
+        if changes:
+            reporter.message(f"continuing with a changed config: {describe_changes(changes)}")
+        checkpoints = Checkpoints(path / CHECKPOINTS, config.checkpoint)
+        try:
+            return _Run(task, data, executor, path, folder, checkpoints, reporter).train()
+        finally:
+            checkpoints.close()
+    finally:
+        if folder is not None:
+            folder.close()
+
+
+def evaluate(run_dir: str | Path, *, checkpoint: str | int = "last") -> Record:
+    """Evaluates a run's weights on its held-out set.
+
+    Args:
+        checkpoint: "last", "best" or a step.
+
+    Returns:
+        run_dir, step, examples, weights ("ema" where the run keeps averages), loss, accuracy.
+    """
+    config = read_config(Path(run_dir))
+    join_processes(config.parallel)
+    executor = make_executor(config)
+    data = load(config.data)
+    task = make_task(config, DataFacts.of(data), axis=executor.axis)
+    state = load_state(Path(run_dir), task, checkpoint)
+    eval_step = executor.compile_eval(task.eval_step)
+    records = _evaluate_state(config, data.test, executor, eval_step, executor.put_state(state), int(state.step))
+    return {"run_dir": str(run_dir), **records[-1]}
+
+
+def load_state(run_dir: Path, task: Task, checkpoint: str | int = "last") -> TrainState:
+    """The state of one of a run's checkpoints ("last", "best" or a step)."""
+    if not (run_dir / CHECKPOINTS).is_dir():
+        raise RunError(f"{run_dir} has no checkpoint yet; train it first")
+    checkpoints = Checkpoints(run_dir / CHECKPOINTS, task.config.checkpoint, read_only=True)
+    try:
+        known = checkpoints.steps()
+        step = checkpoints.best() if checkpoint == "best" else None if checkpoint == "last" else int(checkpoint)
+        if step is not None and step not in known:
+            raise RunError(f"{run_dir} has no checkpoint of step {step}; it has {', '.join(map(str, known)) or 'none'}")
+        restored = checkpoints.restore(task.init_state(), step)
+    finally:
+        checkpoints.close()
+    if restored is None:
+        raise RunError(f"{run_dir} has no checkpoint yet; train it first")
+    return restored.state
+
+
+class _Run:
+    """One process's part in training one run folder."""
+
+    def __init__(
+        self,
+        task: Task,
+        data: Datasets,
+        executor: Executor,
+        path: Path,
+        folder: RunFolder | None,
+        checkpoints: Checkpoints,
+        reporter: Reporter,
+    ) -> None:
+        self.task, self.data, self.executor, self.path, self.reporter = task, data, executor, path, reporter
+        self.folder, self.checkpoints = folder, checkpoints
+        self.eval_step = executor.compile_eval(task.eval_step)
+        self.interval = Sums()
+        self.evaluated: tuple[int, float] | None = None
+
+    def train(self) -> Record:
+        """From the newest checkpoint, or from the start, to the end of the run."""
+        task, config = self.task, self.task.config
+        train_step = self.executor.compile_train(task.train_step)
+        batches = train_batches(
+            self.data.train,
+            batch_size=config.data.batch_size,
+            seed=config.seed,
+            shard=Shard(self.executor.process_index, self.executor.process_count),
+            put=self.executor.put_batch,
+            prefetch=config.data.prefetch,
+        )
+        state, step = self._start_or_resume(batches)
+        if step < task.total_steps:
+            self.reporter.start(step, task.total_steps, config.data.batch_size)
+        log_every, eval_every, save_every = (
+            every.to_steps(task.steps_per_epoch, config.data.batch_size) if every else None
+            for every in (config.log.every, config.eval.every, config.checkpoint.every)
+        )
+        pending: deque[tuple[int, Any]] = deque()
+        stopped = False
+        clock = _Clock(step)
+        first = step + 1
+        with _termination() as asked:
+            while step < task.total_steps and not stopped:
+                state, metrics = train_step(state, next(batches))
+                step += 1
+                if step == first:
+                    jax.block_until_ready(metrics)
+                    self.reporter.message(f"compiled the step in {clock.seconds():.1f} s")
+                    clock.restart(step)
+                pending.append((step, metrics))
+                stopped = should_stop(asked.is_set(), step)
+                done = stopped or step == task.total_steps
+                log, evaluation, save = (
+                    every is not None and step % every == 0 for every in (log_every, eval_every, save_every)
+                )
+                # What is written must be complete and finite; otherwise stay behind, and let the device run ahead.
+                while len(pending) > (0 if log or evaluation or save or done else _LAG):
+                    self._read_metrics(*pending.popleft())
+                if log or step == task.total_steps:
+                    self._log(step, clock)
+                if evaluation or step == task.total_steps:
+                    self._evaluate(state, step)
+                    clock.restart(step)
+                if save or done:
+                    self._save(state, step, batches.get_state())
+                    clock.restart(step)
+            return self._finish(step)
+
+    def _start_or_resume(self, batches: Any) -> tuple[TrainState, int]:
+        state = self.task.init_state()
+        restored = self.checkpoints.restore(self.executor.copy_state(self.executor.put_state(state)))
+        step = 0
+        if restored is not None:
+            for warning in restored.warnings:
+                self.reporter.message(f"warning: {warning}; continuing from the one before, of step {restored.step}")
+            state, step = restored.state, restored.step
+            batches.set_state(restored.progress["iterator"])
+            self.interval = Sums(restored.progress["interval"])
+            self.reporter.message(f"continuing {self.path} at step {step} of {self.task.total_steps}")
+        if step > self.task.total_steps:
+            raise RunError(
+                f"{self.path} is at step {step} already, and train.duration asks for {self.task.total_steps}; "
+                "ask for more, or choose another --run-dir"
+            )
+        if self.folder is not None:
+            self.folder.rewind(step)
+        return self.executor.put_state(state), step
+
+    def _read_metrics(self, step: int, metrics: Any) -> None:
+        values = self.executor.read_metrics(metrics)
+        loss, gradient = values["loss"][0], values["grad_norm"][0]
+        if not (abs(loss) < float("inf") and abs(gradient) < float("inf")):
+            self.checkpoints.wait()
+            good = self.checkpoints.steps()
+            last = f"the checkpoint of step {good[-1]} is the last good one" if good else "there is no checkpoint yet"
+            what = "loss" if not abs(loss) < float("inf") else "gradient"
+            raise TrainingError(
+                f"the {what} is {loss if what == 'loss' else gradient} at step {step}; {last} (in {self.path}); "
+                "lower schedule.learning_rate, lengthen schedule.warmup or set optimizer.clip_norm"
+            )
+        self.interval.add(values)
+        self.reporter.advance(step, self.interval.means())
+
+    def _log(self, step: int, clock: "_Clock") -> None:
+        batch_size = self.task.config.data.batch_size
+        self._record(
+            {
+                "kind": "train",
+                "step": step,
+                "epoch": step / self.task.steps_per_epoch,
+                "examples": step * batch_size,
+                **self.interval.means(),
+                "learning_rate": self.task.learning_rate(step),
+                "images_per_second": clock.rate(step) * batch_size,
+            }
+        )
+        self.interval = Sums()
+
+    def _evaluate(self, state: TrainState, step: int) -> None:
+        for record in _evaluate_state(self.task.config, self.data.test, self.executor, self.eval_step, state, step):
+            self._record({"kind": "eval", **record, "epoch": step / self.task.steps_per_epoch})
+            self.evaluated = step, record["accuracy"]
+
+    def _save(self, state: TrainState, step: int, iterator: Any) -> None:
+        progress = {"iterator": iterator, "interval": self.interval.totals}
+        accuracy = self.evaluated[1] if self.evaluated is not None and self.evaluated[0] == step else None
+        self.checkpoints.save(self.executor.copy_state(state), progress, accuracy)
+
+    def _record(self, record: Record) -> None:
+        if self.folder is not None:
+            self.folder.append(record)
+        self.reporter.record(record)
+
+    def _finish(self, step: int) -> Record:
+        self.checkpoints.wait()
+        self.reporter.stop()
+        history = read_history(self.path)
+        if self.folder is not None:
+            draw_learning_curve(history, self.task.config.name, self.path / CURVE)
+        trained = [record for record in history if record["kind"] == "train"]
+        evaluated = [record for record in history if record["kind"] == "eval"]
+        finished = step >= self.task.total_steps
+        if not finished:
+            self.reporter.message(f"stopped and saved at step {step}; the same command continues")
+        result: Record = {
+            "run_dir": str(self.path),
+            "finished": finished,
+            "step": step,
+            "examples": step * self.task.config.data.batch_size,
+            "loss": evaluated[-1]["loss"] if evaluated else None,
+            "accuracy": evaluated[-1]["accuracy"] if evaluated else None,
+            "best_accuracy": max((record["accuracy"] for record in evaluated), default=None),
+            "train_loss": trained[-1]["loss"] if trained else None,
+            "train_accuracy": trained[-1]["accuracy"] if trained else None,
+        }
+        return result
+
+
+def _open_folder(
+    path: Path, task: Task, force: bool, executor: Executor
+) -> tuple[RunFolder | None, dict[str, tuple[Any, Any]]]:
+    """Only process 0 writes to the folder; if it must not, every process learns so."""
+    folder: RunFolder | None = None
+    changes: dict[str, tuple[Any, Any]] = {}
+    failure: str | None = None
+    if executor.process_index == 0:
+        try:
+            folder, changes = RunFolder.open(path, task.config, task.facts, force=force)
+        except CnnjaxError as error:
+            failure = str(error)
+    agree(failure)
+    return folder, changes
+
+
+def _evaluate_state(
+    config: Config, examples: Examples, executor: Executor, eval_step: EvalStep, state: TrainState, step: int
+) -> list[Record]:
+    """One record for the weights as trained, and a last one for their moving average if there is one."""
+    shard = Shard(executor.process_index, executor.process_count)
+    candidates = [("raw", state.params, state.batch_stats)]
+    if state.ema is not None:
+        candidates.append(("ema", state.ema["params"], state.ema["batch_stats"]))
+    records = []
+    for weights, params, batch_stats in candidates:
+        sums = Sums()
+        batches = eval_batches(examples, batch_size=config.eval.batch_size, shard=shard, put=executor.put_batch)
+        for metrics in _behind(eval_step(params, batch_stats, batch) for batch in batches):
+            sums.add(executor.read_metrics(metrics))
+        records.append({"step": step, "weights": weights, "examples": sums.count("loss"), **sums.means()})
+    return records
+
+
+def _behind(items: Iterable[Any]) -> Iterator[Any]:
+    """The items in order, each once _LAG more have been started."""
+    waiting: deque[Any] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > _LAG:
+            yield waiting.popleft()
+    yield from waiting
+
+
+class _Clock:
+    """Steps a second since the last restart or reading."""
+
+    def __init__(self, step: int) -> None:
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        """Leaves out what happened since the last reading."""
+        self._since, self._step = time.perf_counter(), step
+
+    def seconds(self) -> float:
+        """Since the last restart or reading."""
+        return time.perf_counter() - self._since
+
+    def rate(self, step: int) -> float:
+        """Steps a second, and a restart."""
+        rate = (step - self._step) / max(self.seconds(), 1e-9)
+        self.restart(step)
+        return rate
+
+
+@contextmanager
+def _termination() -> Iterator[threading.Event]:
+    """An event that SIGTERM and Ctrl-C set; a second Ctrl-C interrupts at once.
+
+    With several processes, JAX's preemption service listens instead, and `should_stop` makes them agree.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:
+        yield asked
+        return
+
+    def handle(number: int, _: Any) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

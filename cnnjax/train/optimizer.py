@@ -1,0 +1,152 @@
+"""Any optax optimizer by name, with its own arguments checked; schedules; which parameters decay."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from chex import ArrayTree
+
+from cnnjax.config import (
+    ConstantSchedule,
+    CosineSchedule,
+    OptimizerConfig,
+    PolynomialSchedule,
+    Schedule,
+    StepSchedule,
+)
+from cnnjax.errors import ConfigError
+from cnnjax.registry import did_you_mean, unknown
+
+# Functions of optax that take a learning rate, but cannot train from gradients alone.
+_UNUSABLE = {"lbfgs": "it needs a line search over the whole training loss"}
+_DECAYS = ("weight_decay", "weight_decay_rate")
+_MASKS = ("mask", "weight_decay_mask")
+
+
+def list_optimizers() -> list[str]:
+    """The names that `optimizer.name` may take: optax's functions that make an optimizer from a learning rate."""
+    return [
+        name
+        for name, thing in sorted(vars(optax).items())
+        if inspect.isfunction(thing)
+        and "learning_rate" in inspect.signature(thing).parameters
+        and not name.startswith(("scale_by_", "_"))
+        and name not in _UNUSABLE
+    ]
+
+
+def check_optimizer(config: OptimizerConfig) -> None:
+    """ConfigError unless optax has such an optimizer and it takes such arguments."""
+    if config.name in _UNUSABLE:
+        raise ConfigError(f"optimizer.name: '{config.name}' cannot be used here, since {_UNUSABLE[config.name]}")
+    if config.name not in list_optimizers():
+        raise ConfigError(f"optimizer.name: {unknown('optax optimizer', config.name, list_optimizers())}")
+    allowed = _settable(config.name)
+    for name, value in config.args.items():
+        if name in _DECAYS:
+            raise ConfigError(f"optimizer.args.{name}: set optimizer.weight_decay instead")
+        if name not in allowed:
+            raise ConfigError(
+                f"optimizer.args.{name}: optax.{config.name} has no such argument; {did_you_mean(name, allowed)}"
+            )
+        _check_argument(f"optimizer.args.{name}", value, allowed[name])
+
+
+def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule | float) -> optax.GradientTransformation:
+    """Clipping, then weight decay, then the named optimizer.
+
+    Weight decay is the optimizer's own where it has one with a mask (decoupled: adamw, lion, lamb...), else it is
+    added to the gradient (L2 regularisation, as in SGD).
+
+    Args:
+        schedule: learning rate by step, or a constant one.
+    """
+    check_optimizer(config)
+    parameters = inspect.signature(getattr(optax, config.name)).parameters
+    decay = next((name for name in _DECAYS if name in parameters), None)
+    mask = next((name for name in _MASKS if name in parameters), None)
+    mask_function = None if config.decay_norm_and_bias else decayed
+    args = {name: jnp.dtype(value) if "dtype" in name and value else value for name, value in config.args.items()}
+    before: list[optax.GradientTransformation] = []
+    if config.clip_norm is not None:
+        before.append(optax.clip_by_global_norm(config.clip_norm))
+    if config.clip_value is not None:
+        before.append(optax.clip(config.clip_value))
+    if decay is not None and mask is not None:
+        args |= {decay: config.weight_decay, mask: mask_function}
+    else:
+        if decay is not None:
+            args[decay] = 0.0
+        if config.weight_decay:
+            before.append(optax.add_decayed_weights(config.weight_decay, mask=mask_function))
+    make: Callable[..., optax.GradientTransformation] = getattr(optax, config.name)
+    return optax.chain(*before, make(schedule, **args))
+
+
+def decayed(params: ArrayTree) -> ArrayTree:
+    """True for the parameters that weight decay pulls to zero: kernels, not biases and normalisation's scales."""
+
+    def is_kernel(path: tuple[Any, ...], _: Any) -> bool:
+        return str(getattr(path[-1], "key", "")).endswith("kernel")
+
+    return jax.tree_util.tree_map_with_path(is_kernel, params)
+
+
+def make_schedule(config: Schedule, total_steps: int, steps_per_epoch: int, batch_size: int) -> optax.Schedule | float:
+    """Learning rate by step (0 for the first update); a plain number where it never changes."""
+    peak = config.learning_rate
+    warmup = config.warmup.to_steps(steps_per_epoch, batch_size) if config.warmup else 0
+    if warmup >= total_steps:
+        raise ConfigError(f"schedule.warmup: {warmup} steps leave none of the run's {total_steps} for the schedule")
+    rest = total_steps - warmup
+    main: optax.Schedule
+    if isinstance(config, ConstantSchedule):
+        if not warmup:
+            return peak
+        main = optax.constant_schedule(peak)
+    elif isinstance(config, CosineSchedule):
+        main = optax.cosine_decay_schedule(peak, rest, alpha=config.end_factor)
+    elif isinstance(config, PolynomialSchedule):
+        main = optax.polynomial_schedule(peak, peak * config.end_factor, config.power, rest)
+    else:
+        main = _step_schedule(config, warmup, steps_per_epoch, batch_size)
+    if not warmup:
+        return main
+    # The first update already moves: peak / warmup, 2 * peak / warmup, ... peak.
+    rise = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
+    return optax.join_schedules([rise, main], [warmup])
+
+
+def _step_schedule(config: StepSchedule, warmup: int, steps_per_epoch: int, batch_size: int) -> optax.Schedule:
+    boundaries = [duration.to_steps(steps_per_epoch, batch_size) - warmup for duration in config.boundaries]
+    if boundaries != sorted(set(boundaries)) or boundaries[0] <= 0:
+        raise ConfigError("schedule.boundaries: expected each to be later than the one before, and than the warm-up")
+    return optax.piecewise_constant_schedule(config.learning_rate, dict.fromkeys(boundaries, config.factor))
+
+
+def _settable(name: str) -> Mapping[str, inspect.Parameter]:
+    """The optimizer's arguments that YAML can give: all but the learning rate, weight decay and functions."""
+    parameters = inspect.signature(getattr(optax, name)).parameters
+    hidden = {"learning_rate", *_DECAYS, *_MASKS, "trust_ratio_mask"}
+    return {key: parameter for key, parameter in parameters.items() if key not in hidden}
+
+
+def _check_argument(path: str, value: Any, parameter: inspect.Parameter) -> None:
+    default = parameter.default
+    if "dtype" in parameter.name:
+        fits, expected = value in (None, "float32", "bfloat16"), "float32, bfloat16 or null"
+    elif isinstance(default, bool):
+        fits, expected = isinstance(value, bool), "true or false"
+    elif default is None:
+        fits, expected = value is None or _is_number(value), "a number or null"
+    else:
+        fits, expected = _is_number(value), "a number"
+    if not fits:
+        raise ConfigError(f"{path}: expected {expected}, got {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,67 @@
+"""What training tells whoever watches, and the sums behind it."""
+
+import math
+from typing import Any, Protocol
+
+from cnnjax.train.run_folder import Record
+
+
+class Reporter(Protocol):
+    """Somebody who watches a run; the command line shows it on a terminal or as plain lines."""
+
+    def start(self, step: int, total_steps: int, batch_size: int) -> None:
+        """Training begins at `step`."""
+
+    def message(self, text: str) -> None:
+        """Something worth a sentence."""
+
+    def advance(self, step: int, latest: Record) -> None:
+        """A step is done; `latest` holds the means of the interval so far."""
+
+    def record(self, record: Record) -> None:
+        """A line was added to the history."""
+
+    def stop(self) -> None:
+        """Training ends, whatever the reason."""
+
+
+class Silence:
+    """Reports nothing."""
+
+    def start(self, step: int, total_steps: int, batch_size: int) -> None:
+        """Nothing."""
+
+    def message(self, text: str) -> None:
+        """Nothing."""
+
+    def advance(self, step: int, latest: Record) -> None:
+        """Nothing."""
+
+    def record(self, record: Record) -> None:
+        """Nothing."""
+
+    def stop(self) -> None:
+        """Nothing."""
+
+
+class Sums:
+    """(sum, count) by metric, added in a fixed order in double precision, so that a resumed run has the same."""
+
+    def __init__(self, totals: dict[str, Any] | None = None) -> None:
+        self.totals: dict[str, tuple[float, float]] = {
+            name: (float(total), float(count)) for name, (total, count) in (totals or {}).items()
+        }
+
+    def add(self, metrics: dict[str, tuple[float, float]]) -> None:
+        """Adds one step's sums."""
+        for name, (total, count) in metrics.items():
+            old_total, old_count = self.totals.get(name, (0.0, 0.0))
+            self.totals[name] = (old_total + total, old_count + count)
+
+    def means(self) -> dict[str, float]:
+        """sum / count by metric; NaN where nothing was counted."""
+        return {name: total / count if count else math.nan for name, (total, count) in self.totals.items()}
+
+    def count(self, name: str) -> int:
+        """How many examples went into a metric."""
+        return round(self.totals.get(name, (0.0, 0.0))[1])

@@ -1,0 +1,236 @@
+"""A run's folder: who may write in it, which config it belongs to, and what it has recorded."""
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+from cnnjax.config import Config
+from cnnjax.config_files import config_hash, diff, load_config, to_yaml
+from cnnjax.errors import ConfigError, RunError
+from cnnjax.train.task import DataFacts
+
+CONFIG, DATA, HISTORY, ENVIRONMENT, CHECKPOINTS, CURVE = (
+    "config.yaml",
+    "data.json",
+    "metrics.jsonl",
+    "environment.json",
+    "checkpoints",
+    "learning_curve.png",
+)
+_LOCK = ".lock"
+
+# Changes that leave what was computed so far as it would have been.
+_SAFE = ("name", "log.", "checkpoint.", "parallel.", "eval.", "data.prefetch", "train.duration.")
+
+Record = dict[str, Any]
+
+
+def default_run_dir(config: Config) -> Path:
+    """runs/NAME-HASH under the current folder."""
+    return Path("runs") / f"{config.name}-{config_hash(config)}"
+
+
+class RunFolder:
+    """One process's hold on a run folder; a context manager that gives the lock back."""
+
+    def __init__(self, path: Path, lock: IO[str]) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def open(
+        cls, path: Path, config: Config, facts: DataFacts, *, force: bool = False
+    ) -> tuple["RunFolder", dict[str, tuple[Any, Any]]]:
+        """Creates the folder or takes up the run in it, and locks it.
+
+        Returns:
+            The folder, and how `config` differs from that of the run so far, by dotted path.
+
+        Raises:
+            RunError: the folder is another process's at the moment, belongs to another config (and `force` is not
+                given), holds something else, or cannot be written.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = open(path / _LOCK, "a+", encoding="utf-8")  # noqa: SIM115 -- held as long as the run
+        except OSError as error:
+            raise RunError(f"run folder {path} cannot be written: {error.strerror}; choose another --run-dir") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            lock.close()
+            raise RunError(
+                f"run folder {path} is in use by {holder}; wait for it or choose another --run-dir"
+            ) from None
+        folder = cls(path, lock)
+        try:
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {platform.node()}\n")
+            lock.flush()
+            changes = folder._compare(config, facts, force)
+            _write_whole(path / DATA, json.dumps(asdict(facts), indent=1) + "\n")
+            _write_whole(path / CONFIG, to_yaml(config))
+            folder._note_environment()
+        except OSError as error:
+            folder.close()
+            raise RunError(f"run folder {path} cannot be written: {error.strerror}; choose another --run-dir") from None
+        except RunError:
+            folder.close()
+            raise
+        return folder, changes
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets other processes have the folder."""
+        self._lock.close()
+
+    def append(self, record: Record) -> None:
+        """Adds a line to the history; RunError where it cannot be written."""
+        try:
+            with open(self.path / HISTORY, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise RunError(
+                f"{self.path / HISTORY} cannot be written: {error.strerror}; make room, run it again"
+            ) from None
+
+    def rewind(self, step: int) -> list[Record]:
+        """Drops what the history tells of later steps, which will be made again; returns the rest."""
+        records = [record for record in read_history(self.path) if record["step"] <= step]
+        try:
+            _write_whole(self.path / HISTORY, "".join(json.dumps(record) + "\n" for record in records))
+        except OSError as error:
+            raise RunError(f"{self.path / HISTORY} cannot be written: {error.strerror}") from None
+        return records
+
+    def _compare(self, config: Config, facts: DataFacts, force: bool) -> dict[str, tuple[Any, Any]]:
+        if not (self.path / CONFIG).exists():
+            strangers = sorted(name for name in os.listdir(self.path) if not name.startswith("."))
+            if strangers:
+                (self.path / _LOCK).unlink()
+                raise RunError(
+                    f"{self.path} is not empty and holds no run (there is {strangers[0]}, but no {CONFIG}); "
+                    "choose another --run-dir"
+                )
+            return {}
+        changes = diff(read_config(self.path), config)
+        unsafe = {key: change for key, change in changes.items() if not key.startswith(_SAFE)}
+        if unsafe and not force:
+            raise RunError(
+                f"{self.path} holds a run of another config ({describe_changes(unsafe)}); "
+                "choose another --run-dir, undo the change, or continue all the same with --force"
+            )
+        if read_facts(self.path) != facts and not force:
+            raise RunError(
+                f"the data is not what {self.path} was trained on (see its {DATA}); restore it, choose another "
+                "--run-dir, or continue all the same with --force"
+            )
+        return changes
+
+    def _note_environment(self) -> None:
+        path = self.path / ENVIRONMENT
+        starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        _write_whole(path, json.dumps([*starts, environment()], indent=1) + "\n")
+
+
+def describe_changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """`a.b: 1 -> 2, c: 3 -> 4`."""
+    return ", ".join(f"{key}: {json.dumps(old)} -> {json.dumps(new)}" for key, (old, new) in changes.items())
+
+
+def read_config(run_dir: Path) -> Config:
+    """The config of a run; RunError where the folder holds none that can be read."""
+    if not run_dir.is_dir():
+        raise RunError(f"there is no run folder {run_dir}")
+    if not (run_dir / CONFIG).is_file():
+        raise RunError(f"{run_dir} is not a run folder: it has no {CONFIG}")
+    try:
+        return load_config(run_dir / CONFIG)
+    except ConfigError as error:
+        raise RunError(f"the config of {run_dir} cannot be read: {error}") from None
+
+
+def read_facts(run_dir: Path) -> DataFacts:
+    """What a run's network knows of its data; RunError where that cannot be read."""
+    try:
+        facts = json.loads((run_dir / DATA).read_text(encoding="utf-8"))
+        return DataFacts(
+            tuple(facts["class_names"]), tuple(facts["input_shape"]), facts["train_examples"], facts["test_examples"]
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{run_dir / DATA} cannot be read ({error}); train the run again") from None
+
+
+def read_history(run_dir: Path) -> list[Record]:
+    """The lines of metrics.jsonl; a last line that was cut off by a crash is left out."""
+    path = run_dir / HISTORY
+    if not path.exists():
+        return []
+    return list(_records(path))
+
+
+def _records(path: Path) -> Iterator[Record]:
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            record["step"]
+        except (ValueError, KeyError, TypeError):
+            if number == len(lines):  # a line that a crash cut off, or the nothing behind the last line's end
+                continue
+            raise RunError(f"{path} line {number} is not a record; mend or remove it") from None
+        yield record
+
+
+def environment() -> Record:
+    """What may explain a difference between two runs: versions, devices, code and command."""
+    import jax
+
+    packages = ("cnnjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": {name: metadata.version(name) for name in packages},
+        "devices": [f"{device.platform}:{device.device_kind}" for device in jax.devices()],
+        "processes": jax.process_count(),
+        "cpus": os.cpu_count(),
+        "git": _git(),
+    }
+
+
+def _git() -> Record | None:
+    """Commit of the checkout that this package runs from, and whether it was changed; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def ask(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain", "--", "."))}
+    except (OSError, subprocess.CalledProcessError):  # no git, or installed from a package
+        return None
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """All or nothing, whatever happens in between."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)

@@ -1,0 +1,52 @@
+"""Everything that a run carries from step to step: arrays only."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from chex import ArrayTree
+from flax import struct
+
+from cnnjax.nn.network import Network
+
+
+class TrainState(struct.PyTreeNode):
+    """The whole state of a run between two steps; with the data iterator's position, all a checkpoint needs."""
+
+    step: jax.Array
+    """() int32: optimizer updates made so far."""
+    key: jax.Array
+    """(2,) uint32 key data; each step folds its number into it, so a resumed run draws the same."""
+    params: ArrayTree
+    batch_stats: ArrayTree
+    """BatchNorm's running statistics; empty for a network without it."""
+    opt_state: ArrayTree
+    ema: dict[str, ArrayTree] | None
+    """Moving averages of "params" and "batch_stats", or None."""
+
+
+def init_state(
+    network: Network, optimizer: optax.GradientTransformation, seed: int, input_shape: tuple[int, int, int], ema: bool
+) -> TrainState:
+    """The state before the first step; a pure function of its arguments.
+
+    Args:
+        input_shape: (height, width, channels) of one image.
+        ema: whether moving averages are kept.
+    """
+
+    def init() -> TrainState:
+        init_key, run_key = jax.random.split(jax.random.key(seed))
+        variables = network.init(init_key, jnp.zeros((1, *input_shape)), train=False)
+        params, batch_stats = variables["params"], variables.get("batch_stats", {})
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            key=jax.random.key_data(run_key),
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=optimizer.init(params),
+            ema={"params": params, "batch_stats": batch_stats} if ema else None,
+        )
+
+    # XLA's CPU back end takes half a second to optimise each random draw of a program that runs once.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+    return jax.jit(init, compiler_options=options)()

@@ -1,0 +1,220 @@
+"""The training and evaluation steps as pure functions; `parallel` decides how they run."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from chex import ArrayTree
+from jax import lax
+
+from cnnjax.config import GhostBatchNorm
+from cnnjax.nn.network import Network, Outputs
+from cnnjax.nn.norm import BatchAveraging
+from cnnjax.train.losses import LossFunction
+from cnnjax.train.state import TrainState
+
+Batch = Mapping[str, jax.Array]
+"""image (batch, height, width, channels) uint8, label (batch,) int32, mask (batch,) float32: 0 marks padding."""
+Metrics = dict[str, tuple[jax.Array, jax.Array]]
+"""name -> (sum, count), to be divided once, on the host."""
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+EvalStep = Callable[[ArrayTree, ArrayTree, Batch], Metrics]
+Remat = Literal["none", "full", "keep_products"]
+
+# One fold_in a purpose, so that adding a purpose leaves the others' draws as they are.
+_DROPOUT = 0
+
+
+@dataclass(frozen=True)
+class BatchAxis:
+    """How the batch that a step sees is spread over devices."""
+
+    shards: int = 1
+    """Contiguous, equal parts that lie on different devices (jit over a mesh)."""
+    name: str | None = None
+    """Mapped axis over which the rest of the global batch lies (pmap)."""
+
+    def sum(self, tree: Any) -> Any:
+        """Sums over the mapped axis, if there is one."""
+        return tree if self.name is None else lax.psum(tree, self.name)
+
+    def mean(self, tree: Any) -> Any:
+        """Averages over the mapped axis, if there is one."""
+        return tree if self.name is None else lax.pmean(tree, self.name)
+
+
+def batch_averaging(mode: str | GhostBatchNorm, axis: BatchAxis) -> BatchAveraging:
+    """What `train.batch_norm` means where the batch lies along `axis`."""
+    if isinstance(mode, GhostBatchNorm):
+        return BatchAveraging(group_size=mode.ghost)
+    return {
+        "global": BatchAveraging(axis_name=axis.name),
+        "local": BatchAveraging(groups=axis.shards),
+        "frozen": BatchAveraging(frozen=True),
+    }[mode]
+
+
+def normalize(images: jax.Array, mean: float | tuple[float, ...], std: float | tuple[float, ...]) -> jax.Array:
+    """uint8 images to float32: (pixel / 255 - mean) / std, mean and std one number or one a channel."""
+    return (images.astype(jnp.float32) / 255.0 - jnp.asarray(mean)) / jnp.asarray(std)
+
+
+def make_train_step(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    loss: LossFunction,
+    *,
+    mean: float | tuple[float, ...] = 0.0,
+    std: float | tuple[float, ...] = 1.0,
+    accumulate: int = 1,
+    ema_decay: float | None = None,
+    remat: Remat = "none",
+    unroll_accumulation: bool = False,
+    axis: BatchAxis = BatchAxis(),
+) -> TrainStep:
+    """A pure (state, batch) -> (state, metrics).
+
+    The loss is the mean over the global batch's unmasked examples, and the gradient that of the whole batch whatever
+    `accumulate` (micro-batches made one after the other) and the devices. BatchNorm's running statistics move once a
+    step, towards the mean over all its groups.
+
+    Args:
+        unroll_accumulation: write the micro-batches out instead of looping: faster on CPU, longer to compile.
+    """
+    forward = _rematerialised(_make_forward(network), remat)
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def loss_of(
+        params: ArrayTree, batch_stats: ArrayTree, batch: Batch, key: jax.Array, examples: jax.Array
+    ) -> tuple[jax.Array, tuple[Metrics, ArrayTree]]:
+        outputs, new_stats = forward(params, batch_stats, normalize(batch["image"], mean, std), key)
+        metrics = _metrics(outputs, batch, loss)
+        return metrics["loss"][0] / examples, (metrics, new_stats)
+
+    def differentiate(
+        state: TrainState, batch: Batch, key: jax.Array, examples: jax.Array
+    ) -> tuple[jax.Array, Metrics, ArrayTree, ArrayTree]:
+        (value, (metrics, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params, state.batch_stats, batch, key, examples
+        )
+        return value, metrics, batch_stats, gradients
+
+    def accumulated(
+        state: TrainState, batch: Batch, key: jax.Array, examples: jax.Array
+    ) -> tuple[jax.Array, Metrics, ArrayTree, ArrayTree]:
+        def micro_step(micro_batch: Batch, index: jax.Array) -> Any:
+            value, metrics, stats, gradients = differentiate(
+                state, micro_batch, jax.random.fold_in(key, index), examples
+            )
+            # Every part starts from the same running statistics, so the mean of all is one move towards their mean.
+            return value, metrics, jax.tree.map(lambda leaf: leaf / accumulate, stats), gradients
+
+        parts = (_micro_batches(batch, accumulate, network.batch_averaging.group_size or 1), jnp.arange(accumulate))
+        shapes = jax.eval_shape(lambda all_parts: micro_step(*jax.tree.map(lambda leaf: leaf[0], all_parts)), parts)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        total, _ = lax.scan(
+            lambda total, part: (jax.tree.map(jnp.add, total, micro_step(*part)), None),
+            zeros,
+            parts,
+            unroll=unroll_accumulation,
+        )
+        return total
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        key = jax.random.fold_in(key, _DROPOUT)
+        if axis.name is not None:
+            key = jax.random.fold_in(key, lax.axis_index(axis.name))
+        examples = axis.sum(batch["mask"].sum())
+        compute = differentiate if accumulate == 1 else accumulated
+        value, metrics, batch_stats, gradients = compute(state, batch, key, examples)
+        value, metrics, gradients = axis.sum((value, metrics, gradients))
+        batch_stats = axis.mean(batch_stats)
+        # Some optimizers (Polyak's step size, line searches) ask for the loss as well.
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, value=value)
+        params = optax.apply_updates(state.params, updates)
+        metrics["grad_norm"] = (optax.global_norm(gradients), jnp.ones(()))
+        ema = None
+        if ema_decay is not None:
+            ema = _moved(state.ema, {"params": params, "batch_stats": batch_stats}, ema_decay, state.step)
+        new_state = state.replace(
+            step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema
+        )
+        return new_state, metrics
+
+    return train_step
+
+
+def make_eval_step(
+    network: Network,
+    loss: LossFunction,
+    *,
+    mean: float | tuple[float, ...] = 0.0,
+    std: float | tuple[float, ...] = 1.0,
+    axis: BatchAxis = BatchAxis(),
+) -> EvalStep:
+    """A pure (params, batch_stats, batch) -> metrics; masked examples count nowhere."""
+
+    def eval_step(params: ArrayTree, batch_stats: ArrayTree, batch: Batch) -> Metrics:
+        images = normalize(batch["image"], mean, std)
+        return axis.sum(_metrics(predict(network, params, batch_stats, images), batch, loss))
+
+    return eval_step
+
+
+def predict(network: Network, params: ArrayTree, batch_stats: ArrayTree, images: jax.Array) -> Outputs:
+    """The network in evaluation mode on normalised images."""
+    outputs: Any = network.apply({"params": params, "batch_stats": batch_stats}, images, train=False)
+    return outputs
+
+
+def _make_forward(network: Network) -> Callable[..., tuple[Outputs, ArrayTree]]:
+    def forward(
+        params: ArrayTree, batch_stats: ArrayTree, images: jax.Array, key: jax.Array
+    ) -> tuple[Outputs, ArrayTree]:
+        variables = {"params": params, "batch_stats": batch_stats}
+        outputs, changed = network.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
+        return outputs, changed.get("batch_stats", {})
+
+    return forward
+
+
+def _rematerialised(forward: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
+    if remat == "none":
+        return forward
+    return jax.checkpoint(forward, policy=_is_product if remat == "keep_products" else None)
+
+
+def _is_product(primitive: Any, *_: Any, **__: Any) -> bool:
+    return primitive.name in ("conv_general_dilated", "dot_general")
+
+
+def _metrics(outputs: Outputs, batch: Batch, loss: LossFunction) -> Metrics:
+    mask, count = batch["mask"], batch["mask"].sum()
+    correct = outputs.logits.argmax(-1) == batch["label"]
+    # A masked example's loss may be anything, NaN included: choose, do not multiply.
+    losses = jnp.where(mask > 0, loss(outputs.logits, batch["label"]), 0.0)
+    return {"loss": ((losses * mask).sum(), count), "accuracy": ((correct * mask).sum(), count)}
+
+
+def _micro_batches(batch: Batch, parts: int, unit: int) -> dict[str, jax.Array]:
+    """(batch, ...) to (parts, batch / parts, ...): runs of `unit` examples dealt out in turn.
+
+    Dealt out, not cut, so that each part takes the same share of every device's examples, and holds the same examples
+    however many devices there are. A unit is a BatchNorm group where groups have a fixed size.
+    """
+
+    def deal(leaf: jax.Array) -> jax.Array:
+        dealt = leaf.reshape(-1, parts, unit, *leaf.shape[1:])
+        return dealt.swapaxes(0, 1).reshape(parts, -1, *leaf.shape[1:])
+
+    return {name: deal(leaf) for name, leaf in batch.items()}
+
+
+def _moved(average: Any, new: Any, decay: float, step: jax.Array) -> Any:
+    # Starts as a plain mean of the first steps, or the random initial weights would linger for 1 / (1 - decay) steps.
+    weight = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda old, leaf: weight * old + (1 - weight) * leaf, average, new)

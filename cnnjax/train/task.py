@@ -1,0 +1,113 @@
+"""From a config to the objects that train it: network, optimizer and the two pure steps."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from cnnjax.config import Config
+from cnnjax.data.loader import steps_per_epoch
+from cnnjax.data.sources import Datasets
+from cnnjax.errors import ConfigError
+from cnnjax.models import check_args, create_model, get_variant
+from cnnjax.nn.network import Network
+from cnnjax.train.losses import make_loss
+from cnnjax.train.optimizer import check_optimizer, make_optimizer, make_schedule
+from cnnjax.train.state import TrainState, init_state
+from cnnjax.train.step import BatchAxis, EvalStep, TrainStep, batch_averaging, make_eval_step, make_train_step
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a network must know of the data; kept in the run folder, so that predicting needs no data set."""
+
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    """(height, width, channels) of one image."""
+    train_examples: int
+    test_examples: int
+
+    @classmethod
+    def of(cls, data: Datasets) -> "DataFacts":
+        """Those of a loaded data set."""
+        height, width, channels = data.train.images.shape[1:]
+        return cls(data.class_names, (height, width, channels), len(data.train.labels), len(data.test.labels))
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run is made of, before it meets a device."""
+
+    config: Config
+    facts: DataFacts
+    network: Network
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule | float
+    total_steps: int
+    steps_per_epoch: int
+    train_step: TrainStep
+    eval_step: EvalStep
+
+    def init_state(self) -> TrainState:
+        """The state before the first step."""
+        return init_state(
+            self.network,
+            self.optimizer,
+            self.config.seed,
+            self.facts.input_shape,
+            ema=self.config.train.ema_decay is not None,
+        )
+
+    def learning_rate(self, step: int) -> float:
+        """That of the update which made step number `step` (the first is 1)."""
+        return float(self.schedule(step - 1)) if callable(self.schedule) else self.schedule
+
+
+def check_names(config: Config) -> None:
+    """ConfigError unless the model, its fields, the optimizer and its arguments exist."""
+    get_variant(config.model.name)
+    check_args(config.model.name, config.model.args)
+    check_optimizer(config.optimizer)
+
+
+def make_network(config: Config, classes: int, axis: BatchAxis = BatchAxis()) -> Network:
+    """The config's network for that many classes."""
+    fields: dict[str, Any] = {"num_classes": classes, **config.model.args}
+    if fields["num_classes"] < classes:
+        raise ConfigError(
+            f"model.args.num_classes: {fields['num_classes']} is fewer than the {classes} classes of the data"
+        )
+    return create_model(
+        config.model.name,
+        **fields,
+        dtype=jnp.dtype(config.train.precision),
+        batch_averaging=batch_averaging(config.train.batch_norm, axis),
+    )
+
+
+def make_task(
+    config: Config, facts: DataFacts, *, axis: BatchAxis = BatchAxis(), unroll_accumulation: bool = False
+) -> Task:
+    """Binds everything that a config names; ConfigError where something is unknown, or does not fit the data."""
+    check_names(config)
+    per_epoch = steps_per_epoch(facts.train_examples, config.data.batch_size)
+    total = config.train.duration.to_steps(per_epoch, config.data.batch_size)
+    schedule = make_schedule(config.schedule, total, per_epoch, config.data.batch_size)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    network = make_network(config, len(facts.class_names), axis)
+    loss = make_loss(config.train.loss)
+    train_step = make_train_step(
+        network,
+        optimizer,
+        loss,
+        mean=config.data.mean,
+        std=config.data.std,
+        accumulate=config.optimizer.accumulate,
+        ema_decay=config.train.ema_decay,
+        remat=config.train.remat,
+        unroll_accumulation=unroll_accumulation,
+        axis=axis,
+    )
+    eval_step = make_eval_step(network, loss, mean=config.data.mean, std=config.data.std, axis=axis)
+    return Task(config, facts, network, optimizer, schedule, total, per_epoch, train_step, eval_step)
