@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from cnnjax.config_files import load_config
     from cnnjax.errors import CnnjaxError
     from cnnjax.models import create_model, list_models
-    from cnnjax.train.loop import evaluate, fit
+    from cnnjax.train.evaluation import evaluate
+    from cnnjax.train.loop import fit
     from cnnjax.train.predict import predict
 
 # Loaded when first asked for, so that the command line can answer before JAX is imported.
@@ -19,7 +20,7 @@ _HOMES = {
     "CnnjaxError": "cnnjax.errors",
     "Config": "cnnjax.config",
     "create_model": "cnnjax.models",
-    "evaluate": "cnnjax.train.loop",
+    "evaluate": "cnnjax.train.evaluation",
     "fit": "cnnjax.train.loop",
     "list_models": "cnnjax.models",
     "load_config": "cnnjax.config_files",

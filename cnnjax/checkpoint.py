@@ -1,8 +1,14 @@
 """Checkpoints: the only place for Orbax. Written beside the run, checked when read, kept by age and by accuracy."""
 
+import json
 import os
+import re
+import sys
+import threading
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import jax
@@ -36,12 +42,15 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, config: CheckpointConfig, *, read_only: bool = False) -> None:
-        # Orbax logs every phase of every save as a warning or as information.
-        absl_logging.set_verbosity(absl_logging.ERROR)
+        # Orbax logs every phase of every save, and with a traceback whatever it then raises here as well.
+        absl_logging.set_verbosity(absl_logging.FATAL)
+        if not isinstance(sys.excepthook, _WithoutEchoes):
+            sys.excepthook = _WithoutEchoes(sys.excepthook)
         self._folder = folder.absolute()
         self._config = config
         self._read_only = read_only
         self._accuracy: dict[int, float | None] = {}
+        self._unrated: dict[int, str] = {}
         options = ocp.CheckpointManagerOptions(
             create=not read_only,
             read_only=read_only,
@@ -59,7 +68,18 @@ class Checkpoints:
         return sorted(self._manager.all_steps(read=False))
 
     def best(self) -> int | None:
-        """The step with the highest evaluation accuracy, the later one of equals; None where none was evaluated."""
+        """The step with the highest evaluation accuracy, the later one of equals; None where none was evaluated.
+
+        Raises:
+            RunError: a checkpoint's accuracy cannot be read, so nobody knows which is the best.
+        """
+        for step in self.steps():
+            self._rating(step)
+            if step in self._unrated:
+                raise RunError(
+                    f"checkpoint {step} in {self._folder} cannot be read ({self._unrated[step]}), so the best one is "
+                    "unknown; name a step"
+                )
         rated = [(self._rating(step), step) for step in self.steps()]
         return max(((rating, step) for rating, step in rated if rating is not None), default=(0.0, None))[1]
 
@@ -78,8 +98,11 @@ class Checkpoints:
         step = int(to_host(state.step))
         self.wait()
         self._prune()
-        checksums = _checksums(state)
-        contents = {"step": step, "accuracy": accuracy, "checksums": checksums, "progress": progress}
+        try:
+            checksums = _checksums(state)
+        except TrainingError as error:
+            raise TrainingError(f"{error}; {self._last_good()}") from None
+        contents = _sealed({"step": step, "accuracy": accuracy, "checksums": checksums, "progress": progress})
         try:
             self._manager.save(
                 step,
@@ -111,8 +134,8 @@ class Checkpoints:
     def restore(self, like: TrainState, step: int | None = None) -> Restored | None:
         """The newest readable checkpoint, or that of one step; None if the folder has none at all.
 
-        A checkpoint that cannot be read, or whose arrays are not those that were saved, is set aside in
-        `broken/` (unless read-only), and the one before is taken.
+        Where a checkpoint cannot be read, or its arrays are not those that were saved, the one before is taken, and
+        the broken one set aside in `broken/` (unless read-only).
 
         Args:
             like: a state with the shapes, types and shardings to restore into; they may be other devices than those
@@ -130,34 +153,49 @@ class Checkpoints:
                 found = self._read(candidate, abstract)
             except Exception as error:  # A broken file surfaces as almost any error; it is told in `warnings`.
                 fault = _reason(error)
-            if broadcast(int(found is not None)) and found is not None:
+            if broadcast(int(found is not None)):
+                if found is None:
+                    raise RunError(f"checkpoint {candidate} cannot be read here ({fault}), although process 0 can")
+                if not self._read_only:
+                    self._set_aside(candidates[: len(warnings)])
                 return Restored(candidate, *found, tuple(warnings))
-            warnings.append(f"checkpoint {candidate} cannot be read ({fault or 'process 0 could not read it'})")
-            if not self._read_only:
-                self._set_aside(candidate)
+            warnings.append(f"checkpoint {candidate} cannot be read ({fault or 'by process 0'})")
         if not candidates:
             return None
-        raise RunError(f"none of the checkpoints in {self._folder} can be read: {'; '.join(warnings)}")
+        others = f", nor can {', '.join(map(str, candidates[1:]))}" if len(candidates) > 1 else ""
+        # Nothing is set aside: the next start must find them, and not begin from zero.
+        advice = "" if self._read_only else "; restore it, or choose another --run-dir to start from zero"
+        raise RunError(f"{warnings[0]}{others}, in {self._folder}{advice}")
 
     def _read(self, step: int, abstract: Any) -> tuple[TrainState, dict[str, Any]]:
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(abstract), _PROGRESS: ocp.args.JsonRestore()}),
-        )
-        state, contents = restored[_STATE], restored[_PROGRESS]
-        changed = [name for name, checksum in _checksums(state).items() if contents["checksums"].get(name) != checksum]
+        contents = self._read_contents(step)
+        saved = contents["checksums"]
+        names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(abstract)]
+        missing, extra = [name for name in names if name not in saved], [name for name in saved if name not in names]
+        if missing or extra:
+            parts = [f"it lacks {missing[0]}"] * bool(missing) + [f"it holds {extra[0]} besides"] * bool(extra)
+            raise ValueError(f"it is of another network or optimizer: {' and '.join(parts)}")
+        args = ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(abstract)})
+        state = self._manager.restore(step, args=args)[_STATE]
+        changed = [name for name, checksum in _checksums(state).items() if saved[name] != checksum]
         if changed:
             raise ValueError(f"{changed[0]} is not what was saved")
-        self._accuracy[step] = contents["accuracy"]
         return state, contents["progress"]
+
+    def _read_contents(self, step: int) -> dict[str, Any]:
+        args = ocp.args.Composite(**{_PROGRESS: ocp.args.JsonRestore()})
+        contents = self._manager.restore(step, args=args)[_PROGRESS]
+        if not isinstance(contents, dict) or contents != _sealed(contents):
+            raise ValueError("its progress is not what was saved")
+        self._accuracy[step] = contents["accuracy"]
+        return contents
 
     def _rating(self, step: int) -> float | None:
         if step not in self._accuracy:
             try:
-                args = ocp.args.Composite(**{_PROGRESS: ocp.args.JsonRestore()})
-                self._accuracy[step] = self._manager.restore(step, args=args)[_PROGRESS]["accuracy"]
-            except Exception:  # Unreadable, so not the best; `restore` tells of it when it is asked for.
-                self._accuracy[step] = None
+                self._read_contents(step)
+            except Exception as error:  # Not kept as the best; `best` tells of it.
+                self._accuracy[step], self._unrated[step] = None, _reason(error)
         return self._accuracy[step]
 
     def _prune(self) -> None:
@@ -167,22 +205,27 @@ class Checkpoints:
         for step in set(steps) - set(steps[-self._config.keep_last :]) - best:
             self._manager.delete(step)
 
-    def _set_aside(self, step: int) -> None:
+    def _set_aside(self, steps: list[int]) -> None:
+        if not steps:
+            return
         if jax.process_index() == 0:
             aside = self._folder.parent / "broken"
             aside.mkdir(exist_ok=True)
-            attempt = len(os.listdir(aside))
-            (self._folder / str(step)).rename(aside / f"{step}-{attempt}")
-        broadcast(0)  # Nobody looks again before it is gone.
+            for step in steps:
+                attempt = len(os.listdir(aside))
+                (self._folder / str(step)).rename(aside / f"{step}-{attempt}")
+        broadcast(0)  # Nobody looks again before they are gone.
         self._manager.reload()
 
     def _not_saved(self, error: Exception) -> RunError:
-        good = self.steps()
-        last = f"the last good checkpoint is that of step {good[-1]}" if good else "there is no earlier checkpoint"
         return RunError(
-            f"a checkpoint could not be written to {self._folder}: {_reason(error)}; {last}; "
+            f"a checkpoint could not be written to {self._folder}: {_reason(error)}; {self._last_good()}; "
             "make room or choose another --run-dir, then run the same command again"
         )
+
+    def _last_good(self) -> str:
+        good = self.steps()
+        return f"the last good checkpoint is that of step {good[-1]}" if good else "there is no earlier checkpoint"
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
@@ -202,9 +245,33 @@ def _checksums(state: TrainState) -> dict[str, int]:
     return checksums
 
 
+def _sealed(contents: dict[str, Any]) -> dict[str, Any]:
+    """The same with a checksum of all else, by which a changed digit is found out."""
+    rest = {name: value for name, value in contents.items() if name != "checksum"}
+    return {**rest, "checksum": zlib.crc32(json.dumps(rest, sort_keys=True).encode())}
+
+
 def _reason(error: BaseException) -> str:
-    """The first line of the innermost cause that says something."""
+    """The first line of the innermost cause that says something, without what only Orbax and TensorStore can read."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return f"{text.strip().splitlines()[0] if text.strip() else type(error).__name__}"[:300]
+    code = re.search(r"os_error_code='(\d+)'", text)
+    if code:
+        return os.strerror(int(code[1]))
+    line = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    for clutter in (r"^[A-Z_]+: ", r' in OCDBT database at local file "[^"]*"', r" \[\w+(\[\d+\])?=.*$"):
+        line = re.sub(clutter, "", line)
+    return line[:300]
+
+
+class _WithoutEchoes:
+    """Another `sys.excepthook`, but for what TensorStore's threads tell it once one of several requests has failed."""
+
+    def __init__(self, hook: Callable[..., Any]) -> None:
+        self._hook = hook
+
+    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        in_thread = threading.current_thread() is not threading.main_thread()
+        if not (in_thread and isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            self._hook(kind, error, trace)

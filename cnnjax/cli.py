@@ -17,6 +17,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+bench_app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as schedule.learning_rate=0.1.")
@@ -71,7 +73,7 @@ def evaluate(
 ) -> None:
     """Evaluate a run on its held-out set."""
     from cnnjax.terminal import print_result
-    from cnnjax.train.loop import evaluate as evaluate_run
+    from cnnjax.train.evaluation import evaluate as evaluate_run
 
     result = evaluate_run(run, checkpoint=_checkpoint(checkpoint))
     if as_json:
@@ -190,6 +192,28 @@ def summary(
         _print_json({"name": model, "input": list(shape), **result.to_dict()})
     else:
         print_summary(model, shape, result)
+
+
+@bench_app.command()
+def overhead(
+    config: Annotated[Path, typer.Argument(help="A YAML file of a run to measure.")],
+    overrides: Overrides = None,
+    steps: Annotated[int, typer.Option(help="Training steps in each measurement.", min=20)] = 300,
+    as_json: Json = False,
+) -> None:
+    """Share of training's wall time that is spent inside the compiled step."""
+    from cnnjax.bench.overhead import measure_overhead
+    from cnnjax.config_files import load_config
+
+    result = measure_overhead(load_config(config, overrides or []), steps)
+    if as_json:
+        _print_json(result)
+    else:
+        print(
+            f"{result['model']}, batch {result['batch_size']}: {result['inside']:.1%} of the wall time is inside the "
+            f"step; the loop makes {result['loop_images_per_second']:,.0f} images/s, the bare step "
+            f"{result['step_images_per_second']:,.0f} (ratio {result['ratio']:.2f})"
+        )
 
 
 def _check_names(config: Any) -> None:

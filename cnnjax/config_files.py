@@ -29,8 +29,8 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.2's scalars: 1e-3 is a number, `off` and dates are strings; a key written twice is an error."""
 
     # Each loader class keeps its own tables; new ones drop YAML 1.1's scalars and the types that JSON lacks.
-    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}
-    yaml_constructors: ClassVar[dict[Any, Any]] = {  # type: ignore[misc]
+    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}  # type: ignore[misc]
+    yaml_constructors: ClassVar[dict[Any, Any]] = {
         tag: construct
         for tag, construct in yaml.SafeLoader.yaml_constructors.items()
         if tag is None or tag.rpartition(":")[2] in ("null", "str", "seq", "map")
@@ -78,9 +78,15 @@ def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
     return number
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # Left to itself, PyYAML writes some line breaks so that it reads others back.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
 _Loader.add_constructor("tag:yaml.org,2002:bool", _construct_bool)
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+_Dumper.add_representer(str, _represent_text)
 
 
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -133,7 +139,9 @@ def check_as(model: type[Model], tree: Mapping[str, Any], path: str = "") -> Mod
     """Validates a mapping as a pydantic model; ConfigError names every fault by its dotted path, begun with `path`."""
     try:
         # JSON in strict mode: lists become tuples and strings paths, but no string becomes a number.
-        return model.model_validate_json(json.dumps(dict(tree)), strict=True)
+        checked = model.model_validate_json(json.dumps(dict(tree)), strict=True)
+        json.dumps(dict(tree), allow_nan=False)  # the model's own numbers are finite now; those in `args` may not be
+        return checked
     except ValidationError as error:
         raise ConfigError("\n".join(sentences(error, model, path))) from None
     except RecursionError:
@@ -201,8 +209,18 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def json_schema() -> Tree:
-    """The JSON schema of config files, for editors that complete and check YAML."""
+    """The JSON schema of config files, for editors that complete and check YAML.
+
+    It requires no key, not even `kind`, since a file may inherit what it leaves out; the checks see the whole.
+    """
     schema = Config.model_json_schema()
+    for section in schema["$defs"].values():
+        section.pop("required", None)
+    for section in (schema, *schema["$defs"].values()):
+        for field in section["properties"].values():
+            if "discriminator" in field:
+                del field["discriminator"]
+                field["anyOf"] = field.pop("oneOf")
     schema["properties"]["base"] = {
         "type": "string",
         "description": "Another file that this one inherits from.",

@@ -36,8 +36,6 @@ UNKNOWN_KEYS = {
     "train: {loss: {label_smothing: 0.1}}": "train.loss.label_smothing: unknown key; did you mean 'label_smoothing'?",
     "schedule: {kind: step, boundaries: [{steps: 1}, {epoch: 2}]}": "schedule.boundaries[1].epoch: unknown key; "
     "did you mean 'epochs'?",
-    "schedule: {boundaries: [{steps: 1}]}": "schedule.boundaries: unknown key; "
-    "known: end_factor, kind, learning_rate, warmup",
     "1: 3": f"1: unknown key; known: {', '.join(sorted(Config.model_fields))}",
 }
 
@@ -80,7 +78,10 @@ WRONG_CHOICES = {
     "train: {loss: mse}": "train.loss: expected a mapping, got text ('mse')",
 }
 
+# Faults of the whole, which a single file cannot know: it may inherit what it leaves out.
 MISSING = {
+    "schedule: {boundaries: [{steps: 1}]}": "schedule.boundaries: unknown key; "
+    "known: end_factor, kind, learning_rate, warmup",
     "data: {source: {kind: idx}}": "data.source.path: is required and was not given",
     "schedule: {kind: step}": "schedule.boundaries: is required and was not given",
     "train: {batch_norm: {}}": "train.batch_norm.ghost: is required and was not given",
@@ -134,6 +135,7 @@ def test_all_faults_are_told_at_once():
     [
         ({"schedule": {"learning_rate": math.inf}}, "schedule.learning_rate: expected a finite number"),
         ({"schedule": {"learning_rate": math.nan}}, "schedule.learning_rate: expected a finite number"),
+        ({"optimizer": {"args": {"momentum": math.nan}}}, "the config holds a value that YAML cannot: Out of range"),
         ({"model": {"name": {1, 2}}}, "the config holds a value that YAML cannot"),
         ({"model": {"name": "\ud800"}}, "no Unicode"),
         ({("a", "b"): 1}, "the config holds a value that YAML cannot"),
@@ -208,10 +210,8 @@ def schema_faults(schema: dict, value: object, root: dict) -> list[str]:
     """What a JSON-schema validator would say, for the part of the language that pydantic writes."""
     if "$ref" in schema:
         return schema_faults(root["$defs"][schema["$ref"].rpartition("/")[2]], value, root)
-    for several in ("anyOf", "oneOf"):
-        if several in schema:
-            found = [schema_faults(choice, value, root) for choice in schema[several]]
-            return [] if sum(not each for each in found) >= 1 else min(found, key=len)
+    if "anyOf" in schema:
+        return min((schema_faults(choice, value, root) for choice in schema["anyOf"]), key=len)
     kinds = {
         "object": dict,
         "array": list,
@@ -236,7 +236,6 @@ def schema_faults(schema: dict, value: object, root: dict) -> list[str]:
         found += [fault for item in value for fault in schema_faults(schema["items"], item, root)]
     if isinstance(value, dict) and "properties" in schema:
         known = schema["properties"]
-        found += [f"{key} is missing" for key in schema.get("required", ()) if key not in value]
         found += [f"{key} is unknown" for key in value if key not in known and not schema["additionalProperties"]]
         found += [fault for key in value if key in known for fault in schema_faults(known[key], value[key], root)]
     return found
@@ -251,10 +250,31 @@ def test_every_config_of_the_project_loads_and_fits_the_schema(path):
     assert schema_faults(schema, to_tree(config), schema) == []
 
 
-@pytest.mark.parametrize("text", [*UNKNOWN_KEYS, *WRONG_VALUES, *WRONG_CHOICES, *MISSING])
+@pytest.mark.parametrize("text", [*UNKNOWN_KEYS, *WRONG_VALUES, *WRONG_CHOICES])
 def test_the_schema_refuses_what_the_checks_refuse(text):
     schema = json_schema()
     assert schema_faults(schema, {str(key): value for key, value in parse_yaml(text, "here").items()}, schema) != []
+
+
+def test_the_schema_has_no_words_that_the_validator_above_skips():
+    understood = {"$ref", "anyOf", "type", "const", "enum", "items", "properties", "additionalProperties"}
+    understood |= {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"}
+    understood |= {"$defs", "title", "description", "default", "format"}  # not for checking
+
+    def words(node):
+        if isinstance(node, list):
+            return set().union(*map(words, node))
+        if not isinstance(node, dict):
+            return set()
+        below = [
+            each
+            for key, value in node.items()
+            if key not in ("default", "enum")
+            for each in (value.values() if key in ("properties", "$defs") else [value])
+        ]
+        return set(node).union(*map(words, below))
+
+    assert words(json_schema()) <= understood
 
 
 def test_the_schema_explains_every_section_and_allows_inheritance():

@@ -136,7 +136,7 @@ def test_unreadable_files_are_refused(tmp_path, write):
     assert f"there is no folder '{tmp_path / 'no'}' either" in refusal(tmp_path / "no" / "lenet.yaml")
     assert "Is a directory" in refusal(tmp_path)
     assert "File name too long" in refusal(tmp_path / ("a" * 300))
-    assert "null byte" in refusal(Path("a\0b"))
+    assert "embedded null" in refusal(Path("a\0b"))
     os.symlink("loop.yaml", tmp_path / "loop.yaml")
     assert "cannot be read: " in refusal(tmp_path / "loop.yaml")
     (tmp_path / "latin.yaml").write_bytes("name: caf\xe9".encode("latin-1"))
@@ -178,7 +178,7 @@ def test_a_base_is_sought_beside_the_file_that_names_it(tmp_path, write):
         ({"run.yaml": "base: ren.yaml"}, "there is no such file; did you mean 'run.yaml'?"),
         ({"run.yaml": "base: [a]"}, "run.yaml: base: expected the name of a file, got a list (['a'])"),
         ({"run.yaml": "base: 3"}, "run.yaml: base: expected the name of a file, got a number (3)"),
-        ({"run.yaml": 'base: "\\0"'}, "null byte"),
+        ({"run.yaml": 'base: "\\0"'}, "embedded null"),
         ({"run.yaml": "base: b.yaml", "b.yaml": "seed: ["}, "b.yaml line 1, column 8: not valid YAML"),
         ({"run.yaml": "base: b.yaml", "b.yaml": "sed: 3"}, "sed: unknown key; did you mean 'seed'?"),
     ],

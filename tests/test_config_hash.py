@@ -154,7 +154,7 @@ TREES = st.recursive(
     max_leaves=12,
 )
 LIKELY_TREES = st.fixed_dictionaries({}, optional=dict.fromkeys(Config.model_fields, TREES))
-quickly = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quickly = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def loads_or_refuses(load) -> None:

@@ -19,7 +19,7 @@ ROOMS = (
     ("data",),
     ("train",),
     ("parallel", "checkpoint"),
-    ("train.loop", "train.predict"),
+    ("train.loop", "train.evaluation", "train.predict"),
     ("study",),
     ("", "__main__", "cli", "terminal"),
 )

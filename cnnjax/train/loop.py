@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ import jax
 
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.config import Config
-from cnnjax.data.loader import Shard, eval_batches, train_batches
-from cnnjax.data.sources import Datasets, Examples, load
+from cnnjax.data.loader import Shard, train_batches
+from cnnjax.data.sources import Datasets, load
 from cnnjax.errors import CnnjaxError, RunError, TrainingError
 from cnnjax.parallel import Executor, agree, join_processes, make_executor, should_stop
+from cnnjax.train.evaluation import LAG, evaluate_state
 from cnnjax.train.figures import draw_learning_curve
 from cnnjax.train.reporting import Reporter, Silence, Sums
 from cnnjax.train.run_folder import (
@@ -26,15 +27,10 @@ from cnnjax.train.run_folder import (
     RunFolder,
     default_run_dir,
     describe_changes,
-    read_config,
     read_history,
 )
 from cnnjax.train.state import TrainState
-from cnnjax.train.step import EvalStep
 from cnnjax.train.task import DataFacts, Task, check_names, make_task
-
-# The host reads a step's metrics this many steps later, so that it never waits for the step it has just started.
-_LAG = 2
 
 
 def fit(
@@ -61,11 +57,18 @@ def fit(
     data = load(config.data)
     facts = DataFacts.of(data)
     task = make_task(config, facts, axis=executor.axis, unroll_accumulation=jax.default_backend() == "cpu")
+    return train_task(task, data, executor, path, force=force, reporter=reporter)
+
+
+def train_task(
+    task: Task, data: Datasets, executor: Executor, path: Path, *, force: bool, reporter: Reporter
+) -> Record:
+    """What `fit` does once everything is bound to the data and the devices."""
     folder, changes = _open_folder(path, task, force, executor)
     try:
         if changes:
             reporter.message(f"continuing with a changed config: {describe_changes(changes)}")
-        checkpoints = Checkpoints(path / CHECKPOINTS, config.checkpoint)
+        checkpoints = Checkpoints(path / CHECKPOINTS, task.config.checkpoint)
         try:
             return _Run(task, data, executor, path, folder, checkpoints, reporter).train()
         finally:
@@ -73,44 +76,6 @@ def fit(
     finally:
         if folder is not None:
             folder.close()
-
-
-def evaluate(run_dir: str | Path, *, checkpoint: str | int = "last") -> Record:
-    """Evaluates a run's weights on its held-out set.
-
-    Args:
-        checkpoint: "last", "best" or a step.
-
-    Returns:
-        run_dir, step, examples, weights ("ema" where the run keeps averages), loss, accuracy.
-    """
-    config = read_config(Path(run_dir))
-    join_processes(config.parallel)
-    executor = make_executor(config)
-    data = load(config.data)
-    task = make_task(config, DataFacts.of(data), axis=executor.axis)
-    state = load_state(Path(run_dir), task, checkpoint)
-    eval_step = executor.compile_eval(task.eval_step)
-    records = _evaluate_state(config, data.test, executor, eval_step, executor.put_state(state), int(state.step))
-    return {"run_dir": str(run_dir), **records[-1]}
-
-
-def load_state(run_dir: Path, task: Task, checkpoint: str | int = "last") -> TrainState:
-    """The state of one of a run's checkpoints ("last", "best" or a step)."""
-    if not (run_dir / CHECKPOINTS).is_dir():
-        raise RunError(f"{run_dir} has no checkpoint yet; train it first")
-    checkpoints = Checkpoints(run_dir / CHECKPOINTS, task.config.checkpoint, read_only=True)
-    try:
-        known = checkpoints.steps()
-        step = checkpoints.best() if checkpoint == "best" else None if checkpoint == "last" else int(checkpoint)
-        if step is not None and step not in known:
-            raise RunError(f"{run_dir} has no checkpoint of step {step}; it has {', '.join(map(str, known)) or 'none'}")
-        restored = checkpoints.restore(task.init_state(), step)
-    finally:
-        checkpoints.close()
-    if restored is None:
-        raise RunError(f"{run_dir} has no checkpoint yet; train it first")
-    return restored.state
 
 
 class _Run:
@@ -170,7 +135,7 @@ class _Run:
                     every is not None and step % every == 0 for every in (log_every, eval_every, save_every)
                 )
                 # What is written must be complete and finite; otherwise stay behind, and let the device run ahead.
-                while len(pending) > (0 if log or evaluation or save or done else _LAG):
+                while len(pending) > (0 if log or evaluation or save or done else LAG):
                     self._read_metrics(*pending.popleft())
                 if log or step == task.total_steps:
                     self._log(step, clock)
@@ -233,7 +198,7 @@ class _Run:
         self.interval = Sums()
 
     def _evaluate(self, state: TrainState, step: int) -> None:
-        for record in _evaluate_state(self.task.config, self.data.test, self.executor, self.eval_step, state, step):
+        for record in evaluate_state(self.task.config, self.data.test, self.executor, self.eval_step, state, step):
             self._record({"kind": "eval", **record, "epoch": step / self.task.steps_per_epoch})
             self.evaluated = step, record["accuracy"]
 
@@ -286,34 +251,6 @@ def _open_folder(
             failure = str(error)
     agree(failure)
     return folder, changes
-
-
-def _evaluate_state(
-    config: Config, examples: Examples, executor: Executor, eval_step: EvalStep, state: TrainState, step: int
-) -> list[Record]:
-    """One record for the weights as trained, and a last one for their moving average if there is one."""
-    shard = Shard(executor.process_index, executor.process_count)
-    candidates = [("raw", state.params, state.batch_stats)]
-    if state.ema is not None:
-        candidates.append(("ema", state.ema["params"], state.ema["batch_stats"]))
-    records = []
-    for weights, params, batch_stats in candidates:
-        sums = Sums()
-        batches = eval_batches(examples, batch_size=config.eval.batch_size, shard=shard, put=executor.put_batch)
-        for metrics in _behind(eval_step(params, batch_stats, batch) for batch in batches):
-            sums.add(executor.read_metrics(metrics))
-        records.append({"step": step, "weights": weights, "examples": sums.count("loss"), **sums.means()})
-    return records
-
-
-def _behind(items: Iterable[Any]) -> Iterator[Any]:
-    """The items in order, each once _LAG more have been started."""
-    waiting: deque[Any] = deque()
-    for item in items:
-        waiting.append(item)
-        if len(waiting) > _LAG:
-            yield waiting.popleft()
-    yield from waiting
 
 
 class _Clock:

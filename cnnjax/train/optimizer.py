@@ -20,8 +20,13 @@ from cnnjax.config import (
 from cnnjax.errors import ConfigError
 from cnnjax.registry import did_you_mean, unknown
 
-# Functions of optax that take a learning rate, but cannot train from gradients alone.
-_UNUSABLE = {"lbfgs": "it needs a line search over the whole training loss"}
+# Functions of optax that take a learning rate, and cannot be used all the same.
+_UNUSABLE = {
+    "lbfgs": "it needs a line search over the whole training loss",
+    "optimistic_adam": "optax has replaced it by optimistic_adam_v2",
+}
+# Those to which optax can give no schedule.
+_CONSTANT_RATE = ("rprop", "sm3")
 _DECAYS = ("weight_decay", "weight_decay_rate")
 _MASKS = ("mask", "weight_decay_mask")
 
@@ -63,13 +68,23 @@ def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule | float) ->
 
     Args:
         schedule: learning rate by step, or a constant one.
+
+    Raises:
+        ConfigError: optax has no such optimizer, it takes no such arguments, or no learning rate that changes.
     """
     check_optimizer(config)
+    if callable(schedule) and config.name in _CONSTANT_RATE:
+        raise ConfigError(
+            f"optimizer.name: optax.{config.name} takes a constant learning rate only; "
+            "set schedule.kind=constant and schedule.warmup=null"
+        )
     parameters = inspect.signature(getattr(optax, config.name)).parameters
     decay = next((name for name in _DECAYS if name in parameters), None)
     mask = next((name for name in _MASKS if name in parameters), None)
     mask_function = None if config.decay_norm_and_bias else decayed
     args = {name: jnp.dtype(value) if "dtype" in name and value else value for name, value in config.args.items()}
+    if "key" in parameters:  # of the noise of noisy_sgd; optax is about to require it
+        args.setdefault("key", 0)
     before: list[optax.GradientTransformation] = []
     if config.clip_norm is not None:
         before.append(optax.clip_by_global_norm(config.clip_norm))
@@ -130,7 +145,7 @@ def _step_schedule(config: StepSchedule, warmup: int, steps_per_epoch: int, batc
 def _settable(name: str) -> Mapping[str, inspect.Parameter]:
     """The optimizer's arguments that YAML can give: all but the learning rate, weight decay and functions."""
     parameters = inspect.signature(getattr(optax, name)).parameters
-    hidden = {"learning_rate", *_DECAYS, *_MASKS, "trust_ratio_mask"}
+    hidden = {"learning_rate", *_DECAYS, *_MASKS, "trust_ratio_mask", "seed"}  # optax calls the seed `key` now
     return {key: parameter for key, parameter in parameters.items() if key not in hidden}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from cnnjax.data.images import read_image
 from cnnjax.errors import ConfigError, DataError
-from cnnjax.train.loop import load_state
+from cnnjax.train.evaluation import load_state
 from cnnjax.train.run_folder import read_config, read_facts
 from cnnjax.train.step import normalize
 from cnnjax.train.step import predict as apply_network

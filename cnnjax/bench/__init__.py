@@ -1,0 +1,1 @@
+"""Measurements of speed: ratios within one run, since machines differ and are noisy."""

@@ -1,0 +1,87 @@
+"""Evaluation: exact over the whole held-out set, on any number of devices."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cnnjax.checkpoint import Checkpoints
+from cnnjax.config import Config
+from cnnjax.data.loader import Shard, eval_batches
+from cnnjax.data.sources import Examples, load
+from cnnjax.errors import RunError
+from cnnjax.parallel import Executor, join_processes, make_executor
+from cnnjax.train.reporting import Sums
+from cnnjax.train.run_folder import CHECKPOINTS, Record, read_config
+from cnnjax.train.state import TrainState
+from cnnjax.train.step import EvalStep
+from cnnjax.train.task import DataFacts, Task, make_task
+
+# The host reads a step's metrics this many steps later, so that it never waits for the step it has just started.
+LAG = 2
+
+
+def evaluate(run_dir: str | Path, *, checkpoint: str | int = "last") -> Record:
+    """Evaluates a run's weights on its held-out set.
+
+    Args:
+        checkpoint: "last", "best" or a step.
+
+    Returns:
+        run_dir, step, examples, weights ("ema" where the run keeps averages), loss, accuracy.
+    """
+    config = read_config(Path(run_dir))
+    join_processes(config.parallel)
+    executor = make_executor(config)
+    data = load(config.data)
+    task = make_task(config, DataFacts.of(data), axis=executor.axis)
+    state = load_state(Path(run_dir), task, checkpoint)
+    eval_step = executor.compile_eval(task.eval_step)
+    records = evaluate_state(config, data.test, executor, eval_step, executor.put_state(state), int(state.step))
+    return {"run_dir": str(run_dir), **records[-1]}
+
+
+def load_state(run_dir: Path, task: Task, checkpoint: str | int = "last") -> TrainState:
+    """The state of one of a run's checkpoints ("last", "best" or a step)."""
+    if not (run_dir / CHECKPOINTS).is_dir():
+        raise RunError(f"{run_dir} has no checkpoint yet; train it first")
+    checkpoints = Checkpoints(run_dir / CHECKPOINTS, task.config.checkpoint, read_only=True)
+    try:
+        known = checkpoints.steps()
+        step = checkpoints.best() if checkpoint == "best" else None if checkpoint == "last" else int(checkpoint)
+        if step is not None and step not in known:
+            raise RunError(f"{run_dir} has no checkpoint of step {step}; it has {', '.join(map(str, known)) or 'none'}")
+        restored = checkpoints.restore(task.init_state(), step)
+    finally:
+        checkpoints.close()
+    if restored is None:
+        raise RunError(f"{run_dir} has no checkpoint yet; train it first")
+    return restored.state
+
+
+def evaluate_state(
+    config: Config, examples: Examples, executor: Executor, eval_step: EvalStep, state: TrainState, step: int
+) -> list[Record]:
+    """One record for the weights as trained, and a last one for their moving average if there is one."""
+    shard = Shard(executor.process_index, executor.process_count)
+    candidates = [("raw", state.params, state.batch_stats)]
+    if state.ema is not None:
+        candidates.append(("ema", state.ema["params"], state.ema["batch_stats"]))
+    records = []
+    for weights, params, batch_stats in candidates:
+        sums = Sums()
+        batches = eval_batches(examples, batch_size=config.eval.batch_size, shard=shard, put=executor.put_batch)
+        for metrics in _behind(eval_step(params, batch_stats, batch) for batch in batches):
+            sums.add(executor.read_metrics(metrics))
+        records.append({"step": step, "weights": weights, "examples": sums.count("loss"), **sums.means()})
+    return records
+
+
+def _behind(items: Iterable[Any]) -> Iterator[Any]:
+    """The items in order, each once LAG more have been started."""
+    waiting: deque[Any] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > LAG:
+            yield waiting.popleft()
+    yield from waiting
