@@ -51,6 +51,7 @@ class Checkpoints:
         self._read_only = read_only
         self._accuracy: dict[int, float | None] = {}
         self._unrated: dict[int, str] = {}
+        self._keep_all = read_only
         options = ocp.CheckpointManagerOptions(
             create=not read_only,
             read_only=read_only,
@@ -126,7 +127,7 @@ class Checkpoints:
         """Waits, deletes what need not be kept, and lets go of the folder."""
         try:
             self.wait()
-            if not self._read_only:
+            if not self._keep_all:
                 self._prune()
         finally:
             self._manager.close()
@@ -163,7 +164,8 @@ class Checkpoints:
         if not candidates:
             return None
         others = f", nor can {', '.join(map(str, candidates[1:]))}" if len(candidates) > 1 else ""
-        # Nothing is set aside: the next start must find them, and not begin from zero.
+        # Nothing is set aside or deleted: the next start must find them, and not begin from zero.
+        self._keep_all = True
         advice = "" if self._read_only else "; restore it, or choose another --run-dir to start from zero"
         raise RunError(f"{warnings[0]}{others}, in {self._folder}{advice}")
 

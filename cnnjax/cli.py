@@ -2,12 +2,13 @@
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cnnjax.errors import CnnjaxError, ConfigError
+from cnnjax.errors import CnnjaxError, CnnjaxWarning, ConfigError
 
 app = typer.Typer(
     name="cnnjax",
@@ -21,7 +22,7 @@ bench_app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=T
 app.add_typer(bench_app, name="bench")
 
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as schedule.learning_rate=0.1.")
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as schedule.learning_rate=0.1.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of the output.")]
 Which = Annotated[str, typer.Option("--checkpoint", help="last, best, or a step.")]
@@ -30,17 +31,37 @@ Which = Annotated[str, typer.Option("--checkpoint", help="last, best, or a step.
 def main() -> None:
     """Runs a command; a fault of the user's ends in one sentence and exit code 2."""
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            sys.exit(app(standalone_mode=False))
     except CnnjaxError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+    except Exception as error:
+        # Typer's own errors about arguments have no public base class.
+        if not hasattr(error, "format_message"):
+            raise
+        if message := error.format_message():
+            print(f"error: {message} Try 'cnnjax --help'.", file=sys.stderr)
+        sys.exit(2)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    text = (
+        f"warning: {message}"
+        if issubclass(category, CnnjaxWarning)
+        else warnings.formatwarning(message, category, *place[:2])
+    )
+    print(text.rstrip(), file=sys.stderr)
 
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="A YAML file, such as configs/train/lenet5_digits.yaml.")],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/train/lenet5_digits.yaml.")
+    ],
     overrides: Overrides = None,
     run_dir: Annotated[Path | None, typer.Option(help="Run folder; by default runs/NAME-HASH.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Continue a run although the config has changed.")] = False,
@@ -67,7 +88,7 @@ def train(
 
 @app.command("eval")
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     checkpoint: Which = "last",
     as_json: Json = False,
 ) -> None:
@@ -84,8 +105,8 @@ def evaluate(
 
 @app.command()
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Picture files of any size and mode.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Picture files of any size and mode.")],
     top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 3,
     checkpoint: Which = "last",
     invert: Annotated[bool, typer.Option("--invert", help="Swap black and white first.")] = False,
@@ -117,7 +138,9 @@ def predict(
 
 @app.command("config")
 def show_config(
-    config: Annotated[Path | None, typer.Argument(help="A YAML file; without it, the defaults.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", help="A YAML file; without it, the defaults.")
+    ] = None,
     overrides: Overrides = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of config files.")] = False,
     against: Annotated[Path | None, typer.Option("--diff", help="Another YAML file: show what differs.")] = None,
@@ -138,6 +161,8 @@ def show_config(
         else:
             for path, (old, new) in changes.items():
                 print(f"{path}: {json.dumps(old)} -> {json.dumps(new)}")
+            if not changes:
+                print("no difference")
     elif as_json:
         _print_json({"hash": config_hash(checked), "config": to_tree(checked)})
     else:
@@ -146,7 +171,7 @@ def show_config(
 
 @app.command()
 def models(
-    pattern: Annotated[str, typer.Argument(help="A name with * and ? as wildcards.")] = "*",
+    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="A name with * and ? as wildcards.")] = "*",
     as_json: Json = False,
 ) -> None:
     """List the networks with their paper, parameters, multiply-adds and input."""
@@ -168,9 +193,9 @@ def models(
 
 @app.command()
 def summary(
-    model: Annotated[str, typer.Argument(help="A name that `cnnjax models` lists.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name that `cnnjax models` lists.")],
     fields: Annotated[
-        list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Fields of the network, as in model.args.")
+        list[str] | None, typer.Argument(metavar="FIELD=VALUE", help="Fields of the network, as in model.args.")
     ] = None,
     input_size: Annotated[int | None, typer.Option("--input", help="Height and width of the image.", min=1)] = None,
     channels: Annotated[int | None, typer.Option(help="Channels of the image.", min=1)] = None,
@@ -194,9 +219,22 @@ def summary(
         print_summary(model, shape, result)
 
 
+@app.command()
+def report(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where the page goes, such as experiments/lenet5_mnist.")
+    ],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Finished runs that differ in their seed.")],
+) -> None:
+    """Write a page on several seeds of one config: mean, deviation, curves, origin."""
+    from cnnjax.train.report import write_report
+
+    print(write_report(runs, folder))
+
+
 @bench_app.command()
 def overhead(
-    config: Annotated[Path, typer.Argument(help="A YAML file of a run to measure.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file of a run to measure.")],
     overrides: Overrides = None,
     steps: Annotated[int, typer.Option(help="Training steps in each measurement.", min=20)] = 300,
     as_json: Json = False,
@@ -231,7 +269,7 @@ def _check_names(config: Any) -> None:
 def _checkpoint(text: str) -> str | int:
     if text in ("last", "best"):
         return text
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         raise ConfigError(f"--checkpoint: expected last, best or a step, got '{text}'")
     return int(text)
 

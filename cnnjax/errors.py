@@ -5,6 +5,10 @@ class CnnjaxError(Exception):
     """What was expected, what came, and what to do, in one sentence."""
 
 
+class CnnjaxWarning(UserWarning):
+    """Something that went otherwise than asked for, in one sentence, and did not stop the work."""
+
+
 class ConfigError(CnnjaxError):
     """A config that cannot be run."""
 

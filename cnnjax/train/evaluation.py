@@ -1,5 +1,6 @@
 """Evaluation: exact over the whole held-out set, on any number of devices."""
 
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from cnnjax.checkpoint import Checkpoints
 from cnnjax.config import Config
 from cnnjax.data.loader import Shard, eval_batches
 from cnnjax.data.sources import Examples, load
-from cnnjax.errors import RunError
+from cnnjax.errors import CnnjaxWarning, RunError
 from cnnjax.parallel import Executor, join_processes, make_executor
 from cnnjax.train.reporting import Sums
 from cnnjax.train.run_folder import CHECKPOINTS, Record, read_config
@@ -42,13 +43,18 @@ def evaluate(run_dir: str | Path, *, checkpoint: str | int = "last") -> Record:
 
 
 def load_state(run_dir: Path, task: Task, checkpoint: str | int = "last") -> TrainState:
-    """The state of one of a run's checkpoints ("last", "best" or a step)."""
+    """The state of one of a run's checkpoints ("last", "best" or a step).
+
+    Where the last one cannot be read, a CnnjaxWarning says so, and it is that of the one before.
+    """
     if not (run_dir / CHECKPOINTS).is_dir():
         raise RunError(f"{run_dir} has no checkpoint yet; train it first")
     checkpoints = Checkpoints(run_dir / CHECKPOINTS, task.config.checkpoint, read_only=True)
     try:
         known = checkpoints.steps()
         step = checkpoints.best() if checkpoint == "best" else None if checkpoint == "last" else int(checkpoint)
+        if checkpoint == "best" and step is None and known:
+            raise RunError(f"{run_dir} has no best checkpoint: none was evaluated when it was saved; take the last")
         if step is not None and step not in known:
             raise RunError(f"{run_dir} has no checkpoint of step {step}; it has {', '.join(map(str, known)) or 'none'}")
         restored = checkpoints.restore(task.init_state(), step)
@@ -56,6 +62,8 @@ def load_state(run_dir: Path, task: Task, checkpoint: str | int = "last") -> Tra
         checkpoints.close()
     if restored is None:
         raise RunError(f"{run_dir} has no checkpoint yet; train it first")
+    for warning in restored.warnings:
+        warnings.warn(f"{warning}; taking the one before, of step {restored.step}", CnnjaxWarning, stacklevel=2)
     return restored.state
 
 

@@ -16,7 +16,7 @@ from cnnjax.config import Config
 from cnnjax.data.loader import Shard, train_batches
 from cnnjax.data.sources import Datasets, load
 from cnnjax.errors import CnnjaxError, RunError, TrainingError
-from cnnjax.parallel import Executor, agree, join_processes, make_executor, should_stop
+from cnnjax.parallel import Executor, agree, broadcast, join_processes, make_executor, should_stop
 from cnnjax.train.evaluation import LAG, evaluate_state
 from cnnjax.train.figures import draw_learning_curve
 from cnnjax.train.reporting import Reporter, Silence, Sums
@@ -27,6 +27,7 @@ from cnnjax.train.run_folder import (
     RunFolder,
     default_run_dir,
     describe_changes,
+    not_written,
     read_history,
 )
 from cnnjax.train.state import TrainState
@@ -72,6 +73,7 @@ def train_task(
         try:
             return _Run(task, data, executor, path, folder, checkpoints, reporter).train()
         finally:
+            reporter.stop()
             checkpoints.close()
     finally:
         if folder is not None:
@@ -94,6 +96,7 @@ class _Run:
         self.task, self.data, self.executor, self.path, self.reporter = task, data, executor, path, reporter
         self.folder, self.checkpoints = folder, checkpoints
         self.eval_step = executor.compile_eval(task.eval_step)
+        self.since = time.perf_counter()
         self.interval = Sums()
         self.evaluated: tuple[int, float] | None = None
 
@@ -116,6 +119,8 @@ class _Run:
             every.to_steps(task.steps_per_epoch, config.data.batch_size) if every else None
             for every in (config.log.every, config.eval.every, config.checkpoint.every)
         )
+        if step == task.total_steps and broadcast(int(not self._is_evaluated(step))):
+            self._evaluate(state, step)  # stopped here once, on its way to more steps than are asked for now
         pending: deque[tuple[int, Any]] = deque()
         stopped = False
         clock = _Clock(step)
@@ -145,7 +150,7 @@ class _Run:
                 if save or done:
                     self._save(state, step, batches.get_state())
                     clock.restart(step)
-            return self._finish(step)
+            return self._finish(step, trained_now=step >= first)
 
     def _start_or_resume(self, batches: Any) -> tuple[TrainState, int]:
         state = self.task.init_state()
@@ -157,13 +162,17 @@ class _Run:
             state, step = restored.state, restored.step
             batches.set_state(restored.progress["iterator"])
             self.interval = Sums(restored.progress["interval"])
-            self.reporter.message(f"continuing {self.path} at step {step} of {self.task.total_steps}")
+            what = f"{self.path} is finished," if step == self.task.total_steps else f"continuing {self.path}"
+            self.reporter.message(f"{what} at step {step} of {self.task.total_steps}")
+        elif read_history(self.path):
+            self.reporter.message(f"{self.path} has no checkpoint; starting again from step 0")
         if step > self.task.total_steps:
             raise RunError(
                 f"{self.path} is at step {step} already, and train.duration asks for {self.task.total_steps}; "
                 "ask for more, or choose another --run-dir"
             )
         if self.folder is not None:
+            self.folder.adopt(self.task.config, self.task.facts)
             self.folder.rewind(step)
         return self.executor.put_state(state), step
 
@@ -192,7 +201,7 @@ class _Run:
                 "examples": step * batch_size,
                 **self.interval.means(),
                 "learning_rate": self.task.learning_rate(step),
-                "images_per_second": clock.rate(step) * batch_size,
+                "images_per_second": clock.rate(step, batch_size),
             }
         )
         self.interval = Sums()
@@ -201,6 +210,9 @@ class _Run:
         for record in evaluate_state(self.task.config, self.data.test, self.executor, self.eval_step, state, step):
             self._record({"kind": "eval", **record, "epoch": step / self.task.steps_per_epoch})
             self.evaluated = step, record["accuracy"]
+
+    def _is_evaluated(self, step: int) -> bool:
+        return any(record["kind"] == "eval" and record["step"] == step for record in read_history(self.path))
 
     def _save(self, state: TrainState, step: int, iterator: Any) -> None:
         progress = {"iterator": iterator, "interval": self.interval.totals}
@@ -212,12 +224,15 @@ class _Run:
             self.folder.append(record)
         self.reporter.record(record)
 
-    def _finish(self, step: int) -> Record:
+    def _finish(self, step: int, trained_now: bool) -> Record:
         self.checkpoints.wait()
         self.reporter.stop()
         history = read_history(self.path)
         if self.folder is not None:
-            draw_learning_curve(history, self.task.config.name, self.path / CURVE)
+            try:
+                draw_learning_curve(history, self.task.config.name, self.path / CURVE)
+            except OSError as error:
+                raise not_written(self.path / CURVE, error) from None
         trained = [record for record in history if record["kind"] == "train"]
         evaluated = [record for record in history if record["kind"] == "eval"]
         finished = step >= self.task.total_steps
@@ -233,7 +248,10 @@ class _Run:
             "best_accuracy": max((record["accuracy"] for record in evaluated), default=None),
             "train_loss": trained[-1]["loss"] if trained else None,
             "train_accuracy": trained[-1]["accuracy"] if trained else None,
+            "seconds": time.perf_counter() - self.since,
         }
+        if self.folder is not None and trained_now:
+            self.folder.write_result(result)
         return result
 
 
@@ -254,7 +272,7 @@ def _open_folder(
 
 
 class _Clock:
-    """Steps a second since the last restart or reading."""
+    """The speed since the last restart or reading."""
 
     def __init__(self, step: int) -> None:
         self.restart(step)
@@ -267,9 +285,9 @@ class _Clock:
         """Since the last restart or reading."""
         return time.perf_counter() - self._since
 
-    def rate(self, step: int) -> float:
-        """Steps a second, and a restart."""
-        rate = (step - self._step) / max(self.seconds(), 1e-9)
+    def rate(self, step: int, batch_size: int) -> float | None:
+        """Images a second, and a restart; None where no step was made."""
+        rate = (step - self._step) * batch_size / max(self.seconds(), 1e-9) if step > self._step else None
         self.restart(step)
         return rate
 

@@ -1,5 +1,6 @@
 """A run's folder: who may write in it, which config it belongs to, and what it has recorded."""
 
+import errno
 import fcntl
 import json
 import os
@@ -18,13 +19,14 @@ from cnnjax.config_files import config_hash, diff, load_config, to_yaml
 from cnnjax.errors import ConfigError, RunError
 from cnnjax.train.task import DataFacts
 
-CONFIG, DATA, HISTORY, ENVIRONMENT, CHECKPOINTS, CURVE = (
+CONFIG, DATA, HISTORY, ENVIRONMENT, CHECKPOINTS, CURVE, RESULT = (
     "config.yaml",
     "data.json",
     "metrics.jsonl",
     "environment.json",
     "checkpoints",
     "learning_curve.png",
+    "result.json",
 )
 _LOCK = ".lock"
 
@@ -62,8 +64,10 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = open(path / _LOCK, "a+", encoding="utf-8")  # noqa: SIM115 -- held as long as the run
+        except FileExistsError:
+            raise RunError(f"{path} is a file, not a run folder; choose another --run-dir") from None
         except OSError as error:
-            raise RunError(f"run folder {path} cannot be written: {error.strerror}; choose another --run-dir") from None
+            raise not_written(path, error) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -79,12 +83,12 @@ class RunFolder:
             lock.write(f"process {os.getpid()} on {platform.node()}\n")
             lock.flush()
             changes = folder._compare(config, facts, force)
-            _write_whole(path / DATA, json.dumps(asdict(facts), indent=1) + "\n")
-            _write_whole(path / CONFIG, to_yaml(config))
+            if not (path / CONFIG).exists():
+                folder.adopt(config, facts)
             folder._note_environment()
         except OSError as error:
             folder.close()
-            raise RunError(f"run folder {path} cannot be written: {error.strerror}; choose another --run-dir") from None
+            raise not_written(path, error) from None
         except RunError:
             folder.close()
             raise
@@ -100,15 +104,32 @@ class RunFolder:
         """Lets other processes have the folder."""
         self._lock.close()
 
+    def adopt(self, config: Config, facts: DataFacts) -> None:
+        """Makes them what the run is of; for a run that goes on, only once its checkpoint is known to fit them.
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
+        try:
+            _write_whole(self.path / DATA, json.dumps(asdict(facts), indent=1) + "\n")
+            _write_whole(self.path / CONFIG, to_yaml(config))
+        except OSError as error:
+            raise not_written(self.path, error) from None
+
     def append(self, record: Record) -> None:
         """Adds a line to the history; RunError where it cannot be written."""
         try:
             with open(self.path / HISTORY, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
-            raise RunError(
-                f"{self.path / HISTORY} cannot be written: {error.strerror}; make room, run it again"
-            ) from None
+            raise not_written(self.path / HISTORY, error) from None
+
+    def write_result(self, result: Record) -> None:
+        """Keeps what `fit` returns; RunError where it cannot be written."""
+        try:
+            _write_whole(self.path / RESULT, json.dumps(result, indent=1) + "\n")
+        except OSError as error:
+            raise RunError(f"{self.path / RESULT} cannot be written: {error.strerror}; make room") from None
 
     def rewind(self, step: int) -> list[Record]:
         """Drops what the history tells of later steps, which will be made again; returns the rest."""
@@ -116,12 +137,13 @@ class RunFolder:
         try:
             _write_whole(self.path / HISTORY, "".join(json.dumps(record) + "\n" for record in records))
         except OSError as error:
-            raise RunError(f"{self.path / HISTORY} cannot be written: {error.strerror}") from None
+            raise not_written(self.path / HISTORY, error) from None
         return records
 
     def _compare(self, config: Config, facts: DataFacts, force: bool) -> dict[str, tuple[Any, Any]]:
         if not (self.path / CONFIG).exists():
-            strangers = sorted(name for name in os.listdir(self.path) if not name.startswith("."))
+            # A start that was cut off may have left the first of its files.
+            strangers = sorted(name for name in os.listdir(self.path) if not name.startswith(".") and name != DATA)
             if strangers:
                 (self.path / _LOCK).unlink()
                 raise RunError(
@@ -136,7 +158,7 @@ class RunFolder:
                 f"{self.path} holds a run of another config ({describe_changes(unsafe)}); "
                 "choose another --run-dir, undo the change, or continue all the same with --force"
             )
-        if read_facts(self.path) != facts and not force:
+        if not force and read_facts(self.path) != facts:
             raise RunError(
                 f"the data is not what {self.path} was trained on (see its {DATA}); restore it, choose another "
                 "--run-dir, or continue all the same with --force"
@@ -145,7 +167,12 @@ class RunFolder:
 
     def _note_environment(self) -> None:
         path = self.path / ENVIRONMENT
-        starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        try:
+            starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+            if not isinstance(starts, list):
+                raise ValueError("expected a list")
+        except ValueError as error:
+            raise RunError(f"{path} cannot be read ({error}); remove it, only the run's own log is in it") from None
         _write_whole(path, json.dumps([*starts, environment()], indent=1) + "\n")
 
 
@@ -157,7 +184,9 @@ def describe_changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
 def read_config(run_dir: Path) -> Config:
     """The config of a run; RunError where the folder holds none that can be read."""
     if not run_dir.is_dir():
-        raise RunError(f"there is no run folder {run_dir}")
+        raise RunError(
+            f"{run_dir} is a file, not a run folder" if run_dir.exists() else f"there is no run folder {run_dir}"
+        )
     if not (run_dir / CONFIG).is_file():
         raise RunError(f"{run_dir} is not a run folder: it has no {CONFIG}")
     try:
@@ -174,15 +203,19 @@ def read_facts(run_dir: Path) -> DataFacts:
             tuple(facts["class_names"]), tuple(facts["input_shape"]), facts["train_examples"], facts["test_examples"]
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{run_dir / DATA} cannot be read ({error}); train the run again") from None
+        reason = error.strerror if isinstance(error, OSError) else repr(error)
+        raise RunError(
+            f"{run_dir / DATA} cannot be read ({reason}); restore it, or train the run again with --force"
+        ) from None
 
 
 def read_history(run_dir: Path) -> list[Record]:
     """The lines of metrics.jsonl; a last line that was cut off by a crash is left out."""
     path = run_dir / HISTORY
-    if not path.exists():
-        return []
-    return list(_records(path))
+    try:
+        return list(_records(path)) if path.exists() else []
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _records(path: Path) -> Iterator[Record]:
@@ -198,6 +231,12 @@ def _records(path: Path) -> Iterator[Record]:
         yield record
 
 
+def not_written(path: Path, error: OSError) -> RunError:
+    """The error for a file or folder that could not be written, with what to do."""
+    remedy = "make room and run it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another --run-dir"
+    return RunError(f"{path} cannot be written: {error.strerror}; {remedy}")
+
+
 def environment() -> Record:
     """What may explain a difference between two runs: versions, devices, code and command."""
     import jax
@@ -205,7 +244,7 @@ def environment() -> Record:
     packages = ("cnnjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": [_program(sys.argv[0]), *sys.argv[1:]],
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "packages": {name: metadata.version(name) for name in packages},
@@ -216,9 +255,14 @@ def environment() -> Record:
     }
 
 
+def _program(path: str) -> str:
+    name = Path(path).name
+    return "cnnjax" if name in ("cnnjax", "__main__.py") else name
+
+
 def _git() -> Record | None:
     """Commit of the checkout that this package runs from, and whether it was changed; None outside a checkout."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
 
     def ask(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()

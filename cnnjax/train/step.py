@@ -90,7 +90,7 @@ def make_train_step(
     def loss_of(
         params: ArrayTree, batch_stats: ArrayTree, batch: Batch, key: jax.Array, examples: jax.Array
     ) -> tuple[jax.Array, tuple[Metrics, ArrayTree]]:
-        outputs, new_stats = forward(params, batch_stats, normalize(batch["image"], mean, std), key)
+        outputs, new_stats = forward(params, batch_stats, _inputs(batch, mean, std), key)
         metrics = _metrics(outputs, batch, loss)
         return metrics["loss"][0] / examples, (metrics, new_stats)
 
@@ -159,8 +159,8 @@ def make_eval_step(
     """A pure (params, batch_stats, batch) -> metrics; masked examples count nowhere."""
 
     def eval_step(params: ArrayTree, batch_stats: ArrayTree, batch: Batch) -> Metrics:
-        images = normalize(batch["image"], mean, std)
-        return axis.sum(_metrics(predict(network, params, batch_stats, images), batch, loss))
+        outputs = predict(network, params, batch_stats, _inputs(batch, mean, std))
+        return axis.sum(_metrics(outputs, batch, loss))
 
     return eval_step
 
@@ -169,6 +169,11 @@ def predict(network: Network, params: ArrayTree, batch_stats: ArrayTree, images:
     """The network in evaluation mode on normalised images."""
     outputs: Any = network.apply({"params": params, "batch_stats": batch_stats}, images, train=False)
     return outputs
+
+
+def _inputs(batch: Batch, mean: float | tuple[float, ...], std: float | tuple[float, ...]) -> jax.Array:
+    # Padding becomes zeros, whatever it holds: its gradient is multiplied by zero, which does not undo NaN or Inf.
+    return jnp.where(batch["mask"][:, None, None, None] > 0, normalize(batch["image"], mean, std), 0.0)
 
 
 def _make_forward(network: Network) -> Callable[..., tuple[Outputs, ArrayTree]]:
