@@ -4,7 +4,7 @@ import json
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -43,18 +43,24 @@ def main() -> None:
         # Typer's own errors about arguments have no public base class.
         if not hasattr(error, "format_message"):
             raise
-        if message := error.format_message():
-            print(f"error: {message} Try 'cnnjax --help'.", file=sys.stderr)
+        message = error.format_message().rstrip(".")
+        if message:  # else help was printed
+            command = getattr(getattr(error, "ctx", None), "command_path", "cnnjax")
+            print(f"error: {message}; see '{command} --help'", file=sys.stderr)
         sys.exit(2)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
-    text = (
-        f"warning: {message}"
-        if issubclass(category, CnnjaxWarning)
-        else warnings.formatwarning(message, category, *place[:2])
-    )
-    print(text.rstrip(), file=sys.stderr)
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    own = issubclass(category, CnnjaxWarning)
+    text = f"warning: {message}\n" if own else warnings.formatwarning(message, category, filename, lineno, line)
+    print(text, end="", file=file or sys.stderr)
 
 
 @app.command()

@@ -2,13 +2,16 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
-Record = dict[str, Any]
+from cnnjax.train.reporting import Record, Reporter
 
 
 def make_reporter(*, quiet_stdout: bool) -> "PlainReporter | LiveReporter":
@@ -18,7 +21,7 @@ def make_reporter(*, quiet_stdout: bool) -> "PlainReporter | LiveReporter":
     return LiveReporter(console) if console.is_terminal else PlainReporter(console)
 
 
-class PlainReporter:
+class PlainReporter(Reporter):
     """One line for each thing worth a line."""
 
     def __init__(self, console: Console) -> None:
@@ -51,34 +54,44 @@ class LiveReporter(PlainReporter):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self.progress = Progress(
-            TextColumn("step"),
-            MofNCompleteColumn(),
+            TextColumn("step", table_column=Column(no_wrap=True)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
             BarColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True)),
+            TextColumn("ETA", table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=console,
             transient=True,
         )
         self.task = self.progress.add_task("", total=None, numbers="")
         self._since, self._step = 0.0, 0
+        self._compiling = False
 
     def start(self, step: int, total_steps: int, batch_size: int) -> None:
         """Shows the bar."""
         super().start(step, total_steps, batch_size)
-        self.progress.update(self.task, total=total_steps, completed=step)
-        self._since, self._step = time.perf_counter(), step
+        self._compiling = True
+        self.progress.reset(self.task, total=total_steps, completed=step, numbers="compiling")
         self.progress.start()
 
     def advance(self, step: int, latest: Record) -> None:
         """Moves the bar, a few times a second at most."""
         now = time.perf_counter()
-        if now - self._since < 0.25:
-            return
-        rate = (step - self._step) * self.batch_size / (now - self._since)
-        self._since, self._step = now, step
-        numbers = f"loss {latest['loss']:.4f}  accuracy {latest['accuracy']:.2%}  {rate:,.0f} images/s"
-        self.progress.update(self.task, completed=step, numbers=numbers)
+        numbers = f"loss {latest['loss']:.4f} accuracy {latest['accuracy']:.2%}"
+        if self._compiling:  # what went before says nothing of the speed
+            self._compiling = False
+            self._since, self._step = now, step
+            self.progress.reset(self.task, completed=step, total=self.total_steps, numbers=numbers)
+        elif now - self._since >= 0.25:
+            rate = (step - self._step) * self.batch_size / (now - self._since)
+            self._since, self._step = now, step
+            self.progress.update(self.task, completed=step, numbers=f"{numbers} {rate:,.0f} images/s")
+
+    def record(self, record: Record) -> None:
+        """A line of the history, after which the speed is measured anew: an evaluation is no part of it."""
+        super().record(record)
+        self._since, self._step = time.perf_counter(), record["step"]
+        self.progress.update(self.task, completed=record["step"])
 
     def stop(self) -> None:
         """Takes the bar away."""
@@ -91,31 +104,46 @@ def print_result(result: Record) -> None:
     if result.get("accuracy") is not None:
         error = 100 * (1 - result["accuracy"])
         console.print(f"held-out accuracy {result['accuracy']:.2%} (error {error:.2f} %), loss {result['loss']:.4f}")
+        if "accuracy_interval" in result:
+            low, high = result["accuracy_interval"]
+            examples = result["examples"]
+            console.print(f"95 % interval {low:.2%} to {high:.2%}, as {examples:,} examples can tell", markup=False)
     console.print(f"step {result['step']}, run folder {result['run_dir']}", markup=False)
 
 
 def print_predictions(predictions: list[Any]) -> None:
     """A table with the likeliest classes of each image."""
-    table = Table("image", "class", "probability")
+    table = Table(
+        _words("image"), _words("class"), _numbers("probability"), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
+    )
     for prediction in predictions:
         for index, (name, probability) in enumerate(zip(prediction.classes, prediction.probabilities, strict=True)):
-            image = prediction.image if index == 0 else ""
-            table.add_row(image, name, f"{probability:.1%}", end_section=index == len(prediction.classes) - 1)
-    Console().print(table)
+            image = Text(prediction.image if index == 0 else "")
+            last = index == len(prediction.classes) - 1
+            table.add_row(image, Text(name), f"{probability:.1%}", end_section=last)
+    _show(table)
 
 
 def print_models(rows: list[Record]) -> None:
-    """A table of networks."""
-    table = Table("name", "parameters", "multiply-adds", "input", "paper")
+    """A table of networks, and below it their papers."""
+    columns = _words("name"), _numbers("parameters"), _numbers("multiply-adds"), _words("input"), _numbers("paper")
+    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    papers = list(dict.fromkeys(row["paper"] for row in rows))
     for row in rows:
-        shape = "x".join(map(str, row["input"]))
-        table.add_row(row["name"], f"{row['params']:,}", f"{row['macs']:,}", shape, row["paper"])
-    Console().print(table)
+        paper = Text(f"[{papers.index(row['paper']) + 1}]")
+        table.add_row(row["name"], f"{row['params']:,}", f"{row['macs']:,}", _by(row["input"]), paper)
+    _show(table)
+    for number, paper in enumerate(papers, 1):
+        print(f"[{number}] {paper}")
 
 
 def print_summary(name: str, shape: tuple[int, int, int], summary: Any) -> None:
     """A table of layers, and the sums."""
-    table = Table("layer", "kind", "output", "kernel", "stride", "parameters", "multiply-adds", "connections")
+    columns = (
+        *(_words(title) for title in ("layer", "kind", "output", "kernel", "stride")),
+        *(_numbers(title) for title in ("parameters", "multiply-\nadds", "connec-\ntions")),
+    )
+    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     for layer in summary.layers:
         table.add_row(
             layer.name,
@@ -127,16 +155,30 @@ def print_summary(name: str, shape: tuple[int, int, int], summary: Any) -> None:
             f"{layer.macs:,}",
             f"{layer.connections:,}",
         )
-    console = Console()
-    console.print(f"{name}, input {_by(shape)}")
-    console.print(table)
-    console.print(
+    print(f"{name}, input {_by(shape)}")
+    _show(table)
+    print(
         f"{summary.params:,} parameters, {summary.batch_stats:,} batch statistics, {summary.macs:,} multiply-adds, "
         f"{summary.connections:,} connections"
     )
 
 
-def _by(sizes: tuple[int, ...] | None) -> str:
+def _words(title: str) -> Column:
+    return Column(title, overflow="fold")
+
+
+def _numbers(title: str) -> Column:
+    return Column(title, justify="right", no_wrap=True)
+
+
+def _show(table: Table) -> None:
+    console = Console(highlight=False)
+    # A file or a pipe is as wide as it needs to be; a terminal folds words, but not into single letters.
+    console.width = max(80, console.width) if console.is_terminal else 10_000
+    console.print(table)
+
+
+def _by(sizes: Sequence[int] | None) -> str:
     return "x".join(map(str, sizes)) if sizes else ""
 
 
@@ -144,6 +186,7 @@ def _record_line(record: Record, total_steps: int) -> str:
     where = f"step {record['step']}/{total_steps}, epoch {record['epoch']:.4g}"
     numbers = f"loss {record['loss']:.4f}, accuracy {record['accuracy']:.2%}"
     if record["kind"] == "train":
-        return f"{where}: {numbers}, {record['images_per_second']:,.0f} images/s"
+        rate = record["images_per_second"]
+        return f"{where}: {numbers}" + (f", {rate:,.0f} images/s" if rate is not None else "")
     weights = " (averaged weights)" if record["weights"] == "ema" else ""
     return f"{where}: held-out{weights} {numbers}"

@@ -50,7 +50,9 @@ def results(request, tmp_path_factory):
     one = folder / "one.npz"
     finish(start(one, local_devices=1, modes=("global", "ghost=4", "frozen", "ghost=2"), accumulate=accumulate))
     for executor in ("jit", "pmap"):
-        finish(start(folder / f"{executor}8.npz", local_devices=8, executor=executor, modes=MODES, accumulate=accumulate))
+        finish(
+            start(folder / f"{executor}8.npz", local_devices=8, executor=executor, modes=MODES, accumulate=accumulate)
+        )
         two_processes(folder / f"{executor}2x4.npz", executor=executor, modes=MODES, accumulate=accumulate)
     reference = {name: np.asarray(leaf) for name, leaf in np.load(one).items()}
     if accumulate == 1:  # each of eight devices' own 32 / 8

@@ -15,7 +15,7 @@ from cnnjax.data.loader import Shard, train_batches
 from cnnjax.data.sources import load
 from cnnjax.parallel import Executor, make_executor
 from cnnjax.train.loop import train_task
-from cnnjax.train.reporting import Silence
+from cnnjax.train.reporting import Reporter
 from cnnjax.train.step import Batch, TrainStep
 from cnnjax.train.task import DataFacts, Task, make_task
 
@@ -85,7 +85,7 @@ def measure_overhead(config: Config, steps: int = 300) -> dict[str, Any]:
     }
 
 
-class _Rates(Silence):
+class _Rates(Reporter):
     def __init__(self) -> None:
         self.rates: list[float] = []
 
@@ -94,9 +94,9 @@ class _Rates(Silence):
             self.rates.append(record["images_per_second"])
 
 
-def _train(task: Task, data: Any, executor: Executor, reporter: Silence | None = None) -> None:
+def _train(task: Task, data: Any, executor: Executor, reporter: Reporter | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        train_task(task, data, executor, Path(folder) / "run", force=False, reporter=reporter or Silence())
+        train_task(task, data, executor, Path(folder) / "run", force=False, reporter=reporter or Reporter())
 
 
 def _bare_rate(task: Task, data: Any, executor: Executor, steps: int) -> float:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from scipy import stats
+
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.config import Config
 from cnnjax.data.loader import Shard, eval_batches
@@ -29,7 +31,8 @@ def evaluate(run_dir: str | Path, *, checkpoint: str | int = "last") -> Record:
         checkpoint: "last", "best" or a step.
 
     Returns:
-        run_dir, step, examples, weights ("ema" where the run keeps averages), loss, accuracy.
+        run_dir, step, examples, weights ("ema" where the run keeps averages), loss, accuracy, and
+        accuracy_interval: Wilson's 95 % interval, the uncertainty that the number of held-out examples leaves.
     """
     config = read_config(Path(run_dir))
     join_processes(config.parallel)
@@ -39,7 +42,10 @@ def evaluate(run_dir: str | Path, *, checkpoint: str | int = "last") -> Record:
     state = load_state(Path(run_dir), task, checkpoint)
     eval_step = executor.compile_eval(task.eval_step)
     records = evaluate_state(config, data.test, executor, eval_step, executor.put_state(state), int(state.step))
-    return {"run_dir": str(run_dir), **records[-1]}
+    record = records[-1]
+    correct = round(record["accuracy"] * record["examples"])
+    low, high = stats.binomtest(correct, record["examples"]).proportion_ci(method="wilson")
+    return {"run_dir": str(run_dir), **record, "accuracy_interval": [float(low), float(high)]}
 
 
 def load_state(run_dir: Path, task: Task, checkpoint: str | int = "last") -> TrainState:

@@ -19,7 +19,7 @@ from cnnjax.errors import CnnjaxError, RunError, TrainingError
 from cnnjax.parallel import Executor, agree, broadcast, join_processes, make_executor, should_stop
 from cnnjax.train.evaluation import LAG, evaluate_state
 from cnnjax.train.figures import draw_learning_curve
-from cnnjax.train.reporting import Reporter, Silence, Sums
+from cnnjax.train.reporting import Reporter, Sums
 from cnnjax.train.run_folder import (
     CHECKPOINTS,
     CURVE,
@@ -32,6 +32,7 @@ from cnnjax.train.run_folder import (
 )
 from cnnjax.train.state import TrainState
 from cnnjax.train.task import DataFacts, Task, check_names, make_task
+from cnnjax.train.tensorboard import TensorBoard
 
 
 def fit(
@@ -50,7 +51,7 @@ def fit(
     Raises:
         ConfigError, DataError, RunError, TrainingError: each a sentence that says what to do.
     """
-    reporter = reporter or Silence()
+    reporter = reporter or Reporter()
     check_names(config)
     join_processes(config.parallel)
     executor = make_executor(config)
@@ -99,6 +100,7 @@ class _Run:
         self.since = time.perf_counter()
         self.interval = Sums()
         self.evaluated: tuple[int, float] | None = None
+        self.tensorboard: TensorBoard | None = None
 
     def train(self) -> Record:
         """From the newest checkpoint, or from the start, to the end of the run."""
@@ -174,6 +176,8 @@ class _Run:
         if self.folder is not None:
             self.folder.adopt(self.task.config, self.task.facts)
             self.folder.rewind(step)
+            if self.task.config.log.tensorboard:
+                self.tensorboard = TensorBoard(self.path, step)
         return self.executor.put_state(state), step
 
     def _read_metrics(self, step: int, metrics: Any) -> None:
@@ -222,11 +226,15 @@ class _Run:
     def _record(self, record: Record) -> None:
         if self.folder is not None:
             self.folder.append(record)
+        if self.tensorboard is not None:
+            self.tensorboard.add(record)
         self.reporter.record(record)
 
     def _finish(self, step: int, trained_now: bool) -> Record:
         self.checkpoints.wait()
         self.reporter.stop()
+        if self.tensorboard is not None:
+            self.tensorboard.close()
         history = read_history(self.path)
         if self.folder is not None:
             try:

@@ -121,8 +121,8 @@ def _page(configs: Sequence[Config], raw: Sequence[Record]) -> str:
             "",
             f"Python {environment['python']}, {packages}; {environment['system']}, {environment['cpus']} CPUs, "
             f"devices {', '.join(environment['devices'])}; commit {', '.join(commits)}. "
-            "Seconds are wall time from the start of training to its end, compilation, evaluation and checkpoints among "
-            "it, on a machine that may have had other work.",
+            "Seconds are wall time of training with compilation, evaluation and checkpoints, "
+            "on a machine that may have had other work.",
             "",
         ]
     )

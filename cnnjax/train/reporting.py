@@ -1,13 +1,14 @@
-"""What training tells whoever watches, and the sums behind it."""
+"""What training tells whoever watches, and the sums behind it. Imports no JAX."""
 
 import math
-from typing import Any, Protocol
+from typing import Any
 
-from cnnjax.train.run_folder import Record
+Record = dict[str, Any]
+"""A line of a run's history, or another set of facts by name; plain values that JSON can hold."""
 
 
-class Reporter(Protocol):
-    """Somebody who watches a run; the command line shows it on a terminal or as plain lines."""
+class Reporter:
+    """Somebody who watches a run. This one keeps silent; the command line's shows it."""
 
     def start(self, step: int, total_steps: int, batch_size: int) -> None:
         """Training begins at `step`."""
@@ -22,26 +23,7 @@ class Reporter(Protocol):
         """A line was added to the history."""
 
     def stop(self) -> None:
-        """Training ends, whatever the reason."""
-
-
-class Silence:
-    """Reports nothing."""
-
-    def start(self, step: int, total_steps: int, batch_size: int) -> None:
-        """Nothing."""
-
-    def message(self, text: str) -> None:
-        """Nothing."""
-
-    def advance(self, step: int, latest: Record) -> None:
-        """Nothing."""
-
-    def record(self, record: Record) -> None:
-        """Nothing."""
-
-    def stop(self) -> None:
-        """Nothing."""
+        """Training ends, whatever the reason; may come more than once."""
 
 
 class Sums:

@@ -17,6 +17,7 @@ from typing import IO, Any
 from cnnjax.config import Config
 from cnnjax.config_files import config_hash, diff, load_config, to_yaml
 from cnnjax.errors import ConfigError, RunError
+from cnnjax.train.reporting import Record
 from cnnjax.train.task import DataFacts
 
 CONFIG, DATA, HISTORY, ENVIRONMENT, CHECKPOINTS, CURVE, RESULT = (
@@ -32,8 +33,6 @@ _LOCK = ".lock"
 
 # Changes that leave what was computed so far as it would have been.
 _SAFE = ("name", "log.", "checkpoint.", "parallel.", "eval.", "data.prefetch", "train.duration.")
-
-Record = dict[str, Any]
 
 
 def default_run_dir(config: Config) -> Path:

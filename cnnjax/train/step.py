@@ -136,7 +136,7 @@ def make_train_step(
         # Some optimizers (Polyak's step size, line searches) ask for the loss as well.
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, value=value)
         params = optax.apply_updates(state.params, updates)
-        metrics["grad_norm"] = (optax.global_norm(gradients), jnp.ones(()))
+        metrics["grad_norm"] = (optax.tree.norm(gradients), jnp.ones(()))
         ema = None
         if ema_decay is not None:
             ema = _moved(state.ema, {"params": params, "batch_stats": batch_stats}, ema_decay, state.step)

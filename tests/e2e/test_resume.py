@@ -82,7 +82,9 @@ def final_state(run_dir: Path) -> dict[str, np.ndarray]:
 
 def history(run_dir: Path) -> list[dict]:
     """What was recorded, but for the speed of the machine."""
-    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in read_history(run_dir)]
+    return [
+        {name: value for name, value in line.items() if name != "images_per_second"} for line in read_history(run_dir)
+    ]
 
 
 def assert_bit_for_bit(run_dir: Path, reference: Path) -> None:
@@ -93,7 +95,9 @@ def assert_bit_for_bit(run_dir: Path, reference: Path) -> None:
     different = [name for name in expected if expected[name].tobytes() != found[name].tobytes()]
     assert not different
     assert history(run_dir) == history(reference)
-    progress = [next(folder.glob(f"checkpoints/{STEPS}/progress/metadata")).read_bytes() for folder in (run_dir, reference)]
+    progress = [
+        next(folder.glob(f"checkpoints/{STEPS}/progress/metadata")).read_bytes() for folder in (run_dir, reference)
+    ]
     assert json.loads(progress[0]) == json.loads(progress[1])  # the data iterator's position among it
 
 
@@ -152,7 +156,12 @@ def test_terminated_saves_says_so_and_continues(config, cache, uninterrupted, tm
 
 def test_continues_on_four_devices(config, cache, tmp_path):
     # SGD: Adam would blow up the rounding noise in gradients that are zero by nature (biases before BatchNorm).
-    sgd = ("optimizer.name=sgd", "optimizer.args.momentum=0.9", "optimizer.weight_decay=1e-3", "schedule.learning_rate=0.02")
+    sgd = (
+        "optimizer.name=sgd",
+        "optimizer.args.momentum=0.9",
+        "optimizer.weight_decay=1e-3",
+        "schedule.learning_rate=0.02",
+    )
     whole, moved = tmp_path / "whole", tmp_path / "moved"
     finish(start(config, whole, cache, *sgd))
     process = start(config, moved, cache, *sgd)
