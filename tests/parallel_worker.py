@@ -15,19 +15,20 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--process-id", type=int, default=0)
     parser.add_argument("--coordinator")
-    parser.add_argument("--modes", nargs="+", required=True, help="name=value pairs of train.batch_norm")
-    parser.add_argument("--accumulate", type=int, default=1)
+    parser.add_argument(
+        "--cases", nargs="+", required=True, help="train.batch_norm and optimizer.accumulate: ghost=2/1"
+    )
     parser.add_argument("--out", required=True)
     options = parser.parse_args()
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={options.local_devices}"
 
-    from cnnjax.config_files import check
+    from cnnjax.config_files import check, merge
     from cnnjax.parallel import join_processes
 
     tree: dict = {
         "data": {"batch_size": 32},
         "eval": {"batch_size": 16},
-        "optimizer": {"args": {"momentum": 0.9}, "weight_decay": 1e-3, "accumulate": options.accumulate},
+        "optimizer": {"args": {"momentum": 0.9}, "weight_decay": 1e-3},
         "schedule": {"kind": "constant", "learning_rate": 0.1},
         "parallel": {"executor": options.executor},
     }
@@ -42,15 +43,17 @@ def main() -> None:
     import numpy as np
 
     arrays: dict = {}
-    for mode in options.modes:
+    for index, case in enumerate(options.cases):
+        mode, _, accumulate = case.partition("/")
         value = {"ghost": int(mode.partition("=")[2])} if mode.startswith("ghost") else mode
-        arrays |= {f"{mode}/{name}": leaf for name, leaf in run(check(tree | {"train": {"batch_norm": value}})).items()}
+        overrides = {"train": {"batch_norm": value}, "optimizer": {"accumulate": int(accumulate)}}
+        results = run(check(merge(tree, overrides)), evaluate=index == 0)
+        arrays |= {f"{case}/{name}": leaf for name, leaf in results.items()}
     if options.process_id == 0:
         np.savez(options.out, **arrays)
 
 
-def run(config) -> dict:
-    import jax
+def run(config, *, evaluate: bool) -> dict:
     import numpy as np
     from flax import linen as nn
 
@@ -58,7 +61,7 @@ def run(config) -> dict:
     from cnnjax.data.sources import Examples
     from cnnjax.nn.network import Network, Outputs
     from cnnjax.nn.norm import BatchNorm
-    from cnnjax.parallel import make_executor, to_host
+    from cnnjax.parallel import make_executor
     from cnnjax.train.losses import make_loss
     from cnnjax.train.optimizer import make_optimizer
     from cnnjax.train.state import init_state
@@ -68,9 +71,8 @@ def run(config) -> dict:
         @nn.compact
         def __call__(self, images, *, train):
             x = images
-            for width in (8, 16):
-                x = nn.Conv(width, (3, 3), strides=2, use_bias=False, name=f"conv{width}")(x)
-                x = nn.relu(BatchNorm(self.batch_averaging, name=f"norm{width}")(x, train=train))
+            x = nn.Conv(8, (3, 3), strides=2, use_bias=False, name="conv")(x)
+            x = nn.relu(BatchNorm(self.batch_averaging, name="norm")(x, train=train))
             return Outputs(nn.Dense(self.num_classes, name="head")(x.mean((1, 2))), {}, {})
 
     executor = make_executor(config)
@@ -97,12 +99,22 @@ def run(config) -> dict:
         for name, pair in executor.read_metrics(metrics).items():
             arrays[f"train{step}/{name}"] = np.asarray(pair)
     totals: dict = {}
+    if not evaluate:
+        return arrays | read_state(executor, state)
     for batch in eval_batches(examples, batch_size=16, shard=shard, put=executor.put_batch):
         for name, pair in executor.read_metrics(eval_step(state.params, state.batch_stats, batch)).items():
             totals[name] = totals.get(name, 0) + np.asarray(pair)
     arrays |= {f"eval/{name}": total for name, total in totals.items()}
-    leaves = jax.tree_util.tree_flatten_with_path(executor.copy_state(state))[0]
-    return arrays | {f"state{jax.tree_util.keystr(path)}": to_host(leaf) for path, leaf in leaves}
+    return arrays | read_state(executor, state)
+
+
+def read_state(executor, state) -> dict:
+    import jax
+
+    from cnnjax.parallel import to_host
+
+    leaves = jax.tree_util.tree_leaves_with_path(executor.copy_state(state))
+    return {f"state{jax.tree_util.keystr(path)}": to_host(leaf) for path, leaf in leaves}
 
 
 if __name__ == "__main__":
