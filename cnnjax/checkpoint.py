@@ -1,14 +1,14 @@
 """Checkpoints: the only place for Orbax. Written beside the run, checked when read, kept by age and by accuracy."""
 
+import functools
 import json
+import logging
 import os
 import re
 import sys
-import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import jax
@@ -44,8 +44,7 @@ class Checkpoints:
     def __init__(self, folder: Path, config: CheckpointConfig, *, read_only: bool = False) -> None:
         # Orbax logs every phase of every save, and with a traceback whatever it then raises here as well.
         absl_logging.set_verbosity(absl_logging.FATAL)
-        if not isinstance(sys.excepthook, _WithoutEchoes):
-            sys.excepthook = _WithoutEchoes(sys.excepthook)
+        _drop_echoes()
         self._folder = folder.absolute()
         self._config = config
         self._read_only = read_only
@@ -100,10 +99,10 @@ class Checkpoints:
         self.wait()
         self._prune()
         try:
-            checksums = _checksums(state)
+            arrays = _describe(state)
         except TrainingError as error:
             raise TrainingError(f"{error}; {self._last_good()}") from None
-        contents = _sealed({"step": step, "accuracy": accuracy, "checksums": checksums, "progress": progress})
+        contents = _sealed({"step": step, "accuracy": accuracy, "arrays": arrays, "progress": progress})
         try:
             self._manager.save(
                 step,
@@ -130,7 +129,10 @@ class Checkpoints:
             if not self._keep_all:
                 self._prune()
         finally:
-            self._manager.close()
+            try:
+                self._manager.close()
+            except Exception as error:  # As in `save`, once more.
+                raise self._not_saved(error) from error
 
     def restore(self, like: TrainState, step: int | None = None) -> Restored | None:
         """The newest readable checkpoint, or that of one step; None if the folder has none at all.
@@ -171,15 +173,20 @@ class Checkpoints:
 
     def _read(self, step: int, abstract: Any) -> tuple[TrainState, dict[str, Any]]:
         contents = self._read_contents(step)
-        saved = contents["checksums"]
-        names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(abstract)]
-        missing, extra = [name for name in names if name not in saved], [name for name in saved if name not in names]
-        if missing or extra:
-            parts = [f"it lacks {missing[0]}"] * bool(missing) + [f"it holds {extra[0]} besides"] * bool(extra)
-            raise ValueError(f"it is of another network or optimizer: {' and '.join(parts)}")
+        saved = contents["arrays"]
+        wanted = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
+        misfits = [f"it lacks {name}" for name in wanted if name not in saved]
+        misfits += [f"it holds {name} besides" for name in saved if name not in wanted]
+        misfits += [
+            f"its {name} is {_by(saved[name]['shape'])}, expected {_by(leaf.shape)}"
+            for name, leaf in wanted.items()
+            if name in saved and tuple(saved[name]["shape"]) != leaf.shape
+        ]
+        if misfits:
+            raise ValueError(f"it is of another network or optimizer: {misfits[0]}")
         args = ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(abstract)})
         state = self._manager.restore(step, args=args)[_STATE]
-        changed = [name for name, checksum in _checksums(state).items() if saved[name] != checksum]
+        changed = [name for name, array in _describe(state).items() if saved[name] != array]
         if changed:
             raise ValueError(f"{changed[0]} is not what was saved")
         return state, contents["progress"]
@@ -234,23 +241,27 @@ def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
-def _checksums(state: TrainState) -> dict[str, int]:
-    """CRC-32 by array; TrainingError where one is not finite."""
-    checksums = {}
+def _describe(state: TrainState) -> dict[str, dict[str, Any]]:
+    """Shape and CRC-32 by array; TrainingError where one is not finite."""
+    described = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         name, array = jax.tree_util.keystr(path), np.ascontiguousarray(to_host(leaf))
         numbers = array.astype(np.float32) if array.dtype.kind == "V" else array  # V: bfloat16 and its like
         if not np.isfinite(numbers).all():
             step = int(to_host(state.step))
             raise TrainingError(f"the state is not finite after step {step}: {name} holds NaN or Inf")
-        checksums[name] = zlib.crc32(array.view(np.uint8).data)
-    return checksums
+        described[name] = {"shape": list(leaf.shape), "checksum": zlib.crc32(array.view(np.uint8).data)}
+    return described
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "one number"
 
 
 def _sealed(contents: dict[str, Any]) -> dict[str, Any]:
-    """The same with a checksum of all else, by which a changed digit is found out."""
-    rest = {name: value for name, value in contents.items() if name != "checksum"}
-    return {**rest, "checksum": zlib.crc32(json.dumps(rest, sort_keys=True).encode())}
+    """A copy, since it is written while training goes on, with a checksum by which a changed digit is found out."""
+    text = json.dumps({name: value for name, value in contents.items() if name != "checksum"}, sort_keys=True)
+    return {**json.loads(text), "checksum": zlib.crc32(text.encode())}
 
 
 def _reason(error: BaseException) -> str:
@@ -267,13 +278,18 @@ def _reason(error: BaseException) -> str:
     return line[:300]
 
 
-class _WithoutEchoes:
-    """Another `sys.excepthook`, but for what TensorStore's threads tell it once one of several requests has failed."""
+@functools.cache
+def _drop_echoes() -> None:
+    """Once one of several reads or writes has failed, and was told here, the last words of the others are no news."""
+    tell = sys.unraisablehook
 
-    def __init__(self, hook: Callable[..., Any]) -> None:
-        self._hook = hook
+    def hook(told: "sys.UnraisableHookArgs") -> None:
+        code = getattr(told.object, "cr_code", None)
+        abandoned = code is not None and "orbax" in Path(code.co_filename).parts
+        # TensorStore wants to answer an event loop that ended with the first failure.
+        late = isinstance(told.exc_value, RuntimeError) and str(told.exc_value) == "Event loop is closed"
+        if not (abandoned or late):
+            tell(told)
 
-    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        in_thread = threading.current_thread() is not threading.main_thread()
-        if not (in_thread and isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-            self._hook(kind, error, trace)
+    sys.unraisablehook = hook
+    logging.getLogger("asyncio").addFilter(lambda record: "/orbax/" not in record.getMessage())

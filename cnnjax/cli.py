@@ -99,10 +99,11 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Evaluate a run on its held-out set."""
+    which = _checkpoint(checkpoint)
     from cnnjax.terminal import print_result
     from cnnjax.train.evaluation import evaluate as evaluate_run
 
-    result = evaluate_run(run, checkpoint=_checkpoint(checkpoint))
+    result = evaluate_run(run, checkpoint=which)
     if as_json:
         _print_json(result)
     else:
@@ -119,10 +120,11 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Classify pictures with a run's network."""
+    which = _checkpoint(checkpoint)
     from cnnjax.terminal import print_predictions
     from cnnjax.train.predict import predict as predict_images
 
-    predictions = predict_images(run, images, top=top, checkpoint=_checkpoint(checkpoint), invert=invert)
+    predictions = predict_images(run, images, top=top, checkpoint=which, invert=invert)
     if as_json:
         _print_json(
             {

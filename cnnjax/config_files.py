@@ -1,5 +1,6 @@
 """Config files: read, inherit, override, check with the dotted path, compare, hash, write. Imports no JAX."""
 
+import functools
 import hashlib
 import json
 import math
@@ -7,12 +8,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cnnjax.config import Config
+from cnnjax.config import Config, Section
 from cnnjax.config_faults import kind_of, sentences
 from cnnjax.errors import ConfigError
 from cnnjax.registry import did_you_mean
@@ -153,12 +154,13 @@ def check_as(model: type[Model], tree: Mapping[str, Any], path: str = "") -> Mod
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
     """`over` laid on `base`, mapping by mapping; neither is changed.
 
-    Another `kind` replaces the whole mapping, another `name` drops the old name's `args`, and a duration in one unit
-    drops those in other units, since the old entries would not fit the new choice.
+    What cannot fit a new choice is dropped: with another `kind`, the entries that it does not have; with another
+    `name`, the old name's `args`; with a duration in one unit, those in other units.
     """
-    if "kind" in over and over["kind"] != base.get("kind"):
-        return dict(over)
     merged = dict(base)
+    if "kind" in over and over["kind"] != base.get("kind"):
+        known = _fields_by_kind().get(over["kind"], ()) if isinstance(over["kind"], str) else ()
+        merged = {key: value for key, value in merged.items() if key in known}
     if "args" in base and "name" in over and over["name"] != base.get("name"):
         del merged["args"]
     if _UNITS & over.keys():
@@ -170,6 +172,20 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
         else:  # what `args` holds are somebody else's names: `kind`, `name` or `steps` mean nothing special there
             merged[key] = {**old, **value} if key == "args" else merge(old, value)
     return merged
+
+
+@functools.cache
+def _fields_by_kind() -> dict[str, frozenset[str]]:
+    """The entries of each section that a `kind` chooses; no two sections share one."""
+    sections: list[type[BaseModel]] = [Section]
+    fields = {}
+    while sections:
+        section = sections.pop()
+        sections += section.__subclasses__()
+        kind = section.model_fields.get("kind")
+        if kind is not None:
+            fields[get_args(kind.annotation)[0]] = frozenset(section.model_fields)
+    return fields
 
 
 def to_tree(config: Config) -> Tree:

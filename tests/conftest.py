@@ -1,4 +1,4 @@
-"""Eight virtual CPU devices in every test process, and strict promotion; must be set before JAX starts."""
+"""Eight virtual CPU devices in the tests' own process; must be set before JAX starts."""
 
 import os
 

@@ -272,3 +272,15 @@ def test_args_may_be_named_like_the_configs_own_keys(write, key):
 )
 def test_faulty_overrides_are_refused(override, sentence):
     assert sentence in refusal(None, override)
+
+
+def test_another_kind_keeps_what_it_shares_with_the_old_one(tmp_path):
+    path = tmp_path / "base.yaml"
+    path.write_text("schedule: {kind: cosine, learning_rate: 0.01, warmup: {epochs: 1}, end_factor: 0.1}\n")
+    schedule = load_config(path, ["schedule.kind=constant"]).schedule
+    assert (schedule.kind, schedule.learning_rate, schedule.warmup.epochs) == ("constant", 0.01, 1)
+
+
+def test_the_order_of_overrides_that_choose_a_kind_does_not_matter():
+    words = ["data.source.path=somewhere", "data.source.kind=idx"]
+    assert load_config(None, words) == load_config(None, words[::-1])

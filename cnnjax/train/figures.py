@@ -1,8 +1,10 @@
 """The picture of a run, or of several runs that differ in their seed."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from cnnjax.train.run_folder import Record
 
@@ -19,7 +21,6 @@ def draw_learning_curves(histories: Sequence[list[Record]], title: str, path: Pa
     """The same for several runs of one config: a line a run, and the mean of their last values in the legend."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
 
     kinds = [
         ("training", _BLUE, "-", [[each for each in history if each["kind"] == "train"] for history in histories]),
@@ -33,11 +34,7 @@ def draw_learning_curves(histories: Sequence[list[Record]], title: str, path: Pa
     panels = zip(figure.subplots(1, 2), (("loss", "loss"), ("accuracy", "error (%)")), strict=True)
     for axes, (metric, label) in panels:
         for name, color, style, runs in kinds:
-            curves = [
-                ([each["epoch"] for each in records], [_value(each, metric) for each in records])
-                for records in runs
-                if records
-            ]
+            curves = [([each["epoch"] for each in records], _values(records, metric)) for records in runs if records]
             for index, (epochs, values) in enumerate(curves):
                 last = fmean(values[-1] for _, values in curves)
                 text = f"{name}: {last:.3g}" if index == 0 else None
@@ -53,22 +50,35 @@ def draw_learning_curves(histories: Sequence[list[Record]], title: str, path: Pa
                     label=text,
                 )
         axes.set(xlabel="epoch", ylabel=label)
-        if metric == "loss":
-            axes.set_yscale("log")
-        else:  # logarithmic down to a tenth of a per cent, and zero can still be drawn
-            axes.set_yscale("symlog", linthresh=0.1)
-            axes.set_ylim(bottom=0)
-        for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            axis(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_xlim(left=0)
+        _scale(axes, [value for *_, runs in kinds for records in runs for value in _values(records, metric)])
         axes.tick_params(which="both", labelsize=8)
         axes.grid(visible=True, which="both", alpha=0.25)
-        axes.legend(fontsize=8, frameon=False, title="last value" if len(histories) == 1 else "mean of last values")
+        title_of_legend = "last value" if len(histories) == 1 else "mean of last values"
+        axes.legend(fontsize=8, title_fontsize=8, frameon=False, title=title_of_legend)
     figure.suptitle(title, fontsize=10)
     figure.savefig(path)
 
 
-def _value(record: Record, metric: str) -> float:
-    return record[metric] if metric == "loss" else 100 * (1 - record[metric])
+def _scale(axes: Any, values: list[float]) -> None:
+    """Logarithmic where the values span more than a factor of 4; linear near zero, so that zeros are drawn too."""
+    from matplotlib.ticker import FuncFormatter
+
+    positive = [value for value in values if 0 < value < math.inf]
+    if not positive or (0.0 not in values and max(positive) < 4 * min(positive)):
+        return
+    if 0.0 in values:
+        axes.set_yscale("symlog", linthresh=10.0 ** math.floor(math.log10(max(positive)) - 2))
+        axes.set_ylim(0, 1.5 * max(positive))
+    else:
+        axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    # Of the ticks between powers of ten only some get numbers, or they would run into each other.
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else ""))
+
+
+def _values(records: list[Record], metric: str) -> list[float]:
+    return [each[metric] if metric == "loss" else 100 * (1 - each[metric]) for each in records]
 
 
 def _evaluations(history: list[Record], weights: str) -> list[Record]:

@@ -164,15 +164,15 @@ class _Run:
             state, step = restored.state, restored.step
             batches.set_state(restored.progress["iterator"])
             self.interval = Sums(restored.progress["interval"])
+            if step > self.task.total_steps:
+                raise RunError(
+                    f"{self.path} is at step {step} already, and train.duration asks for {self.task.total_steps}; "
+                    "ask for more, or choose another --run-dir"
+                )
             what = f"{self.path} is finished," if step == self.task.total_steps else f"continuing {self.path}"
             self.reporter.message(f"{what} at step {step} of {self.task.total_steps}")
         elif read_history(self.path):
             self.reporter.message(f"{self.path} has no checkpoint; starting again from step 0")
-        if step > self.task.total_steps:
-            raise RunError(
-                f"{self.path} is at step {step} already, and train.duration asks for {self.task.total_steps}; "
-                "ask for more, or choose another --run-dir"
-            )
         if self.folder is not None:
             self.folder.adopt(self.task.config, self.task.facts)
             self.folder.rewind(step)

@@ -155,7 +155,7 @@ def _check_argument(path: str, value: Any, parameter: inspect.Parameter) -> None
         fits, expected = value in (None, "float32", "bfloat16"), "float32, bfloat16 or null"
     elif isinstance(default, bool):
         fits, expected = isinstance(value, bool), "true or false"
-    elif default is None:
+    elif default is None or "None" in str(parameter.annotation) or "Optional" in str(parameter.annotation):
         fits, expected = value is None or _is_number(value), "a number or null"
     else:
         fits, expected = _is_number(value), "a number"

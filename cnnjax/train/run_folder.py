@@ -29,9 +29,10 @@ CONFIG, DATA, HISTORY, ENVIRONMENT, CHECKPOINTS, CURVE, RESULT = (
     "learning_curve.png",
     "result.json",
 )
-_LOCK = ".lock"
+_LOCK = ".cnnjax.lock"
 
-# Changes that leave what was computed so far as it would have been.
+# Changes after which what was computed so far still stands. A schedule that spans the whole duration (cosine,
+# polynomial) is followed as the new duration has it from then on.
 _SAFE = ("name", "log.", "checkpoint.", "parallel.", "eval.", "data.prefetch", "train.duration.")
 
 
@@ -43,7 +44,7 @@ def default_run_dir(config: Config) -> Path:
 class RunFolder:
     """One process's hold on a run folder; a context manager that gives the lock back."""
 
-    def __init__(self, path: Path, lock: IO[str]) -> None:
+    def __init__(self, path: Path, lock: IO[bytes]) -> None:
         self.path = path
         self._lock = lock
 
@@ -62,7 +63,8 @@ class RunFolder:
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = open(path / _LOCK, "a+", encoding="utf-8")  # noqa: SIM115 -- held as long as the run
+            # Unbuffered, or what a full disk refuses would be tried again on closing.
+            lock = open(path / _LOCK, "a+b", buffering=0)  # noqa: SIM115 -- held as long as the run
         except FileExistsError:
             raise RunError(f"{path} is a file, not a run folder; choose another --run-dir") from None
         except OSError as error:
@@ -71,7 +73,7 @@ class RunFolder:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.seek(0)
-            holder = lock.read().strip() or "another process"
+            holder = lock.read().decode().strip() or "another process"
             lock.close()
             raise RunError(
                 f"run folder {path} is in use by {holder}; wait for it or choose another --run-dir"
@@ -79,8 +81,7 @@ class RunFolder:
         folder = cls(path, lock)
         try:
             lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {platform.node()}\n")
-            lock.flush()
+            lock.write(f"process {os.getpid()} on {platform.node()}\n".encode())
             changes = folder._compare(config, facts, force)
             if not (path / CONFIG).exists():
                 folder.adopt(config, facts)
@@ -222,7 +223,8 @@ def _records(path: Path) -> Iterator[Record]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-            record["step"]
+            if not isinstance(record["step"], int):
+                raise ValueError("a record without its step")
         except (ValueError, KeyError, TypeError):
             if number == len(lines):  # a line that a crash cut off, or the nothing behind the last line's end
                 continue

@@ -85,7 +85,6 @@ def make_train_step(
         unroll_accumulation: write the micro-batches out instead of looping: faster on CPU, longer to compile.
     """
     forward = _rematerialised(_make_forward(network), remat)
-    optimizer = optax.with_extra_args_support(optimizer)
 
     def loss_of(
         params: ArrayTree, batch_stats: ArrayTree, batch: Batch, key: jax.Array, examples: jax.Array
@@ -96,21 +95,19 @@ def make_train_step(
 
     def differentiate(
         state: TrainState, batch: Batch, key: jax.Array, examples: jax.Array
-    ) -> tuple[jax.Array, Metrics, ArrayTree, ArrayTree]:
-        (value, (metrics, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+    ) -> tuple[Metrics, ArrayTree, ArrayTree]:
+        gradients, (metrics, batch_stats) = jax.grad(loss_of, has_aux=True)(
             state.params, state.batch_stats, batch, key, examples
         )
-        return value, metrics, batch_stats, gradients
+        return metrics, batch_stats, gradients
 
     def accumulated(
         state: TrainState, batch: Batch, key: jax.Array, examples: jax.Array
-    ) -> tuple[jax.Array, Metrics, ArrayTree, ArrayTree]:
+    ) -> tuple[Metrics, ArrayTree, ArrayTree]:
         def micro_step(micro_batch: Batch, index: jax.Array) -> Any:
-            value, metrics, stats, gradients = differentiate(
-                state, micro_batch, jax.random.fold_in(key, index), examples
-            )
+            metrics, stats, gradients = differentiate(state, micro_batch, jax.random.fold_in(key, index), examples)
             # Every part starts from the same running statistics, so the mean of all is one move towards their mean.
-            return value, metrics, jax.tree.map(lambda leaf: leaf / accumulate, stats), gradients
+            return metrics, jax.tree.map(lambda leaf: leaf / accumulate, stats), gradients
 
         parts = (_micro_batches(batch, accumulate, network.batch_averaging.group_size or 1), jnp.arange(accumulate))
         shapes = jax.eval_shape(lambda all_parts: micro_step(*jax.tree.map(lambda leaf: leaf[0], all_parts)), parts)
@@ -130,11 +127,10 @@ def make_train_step(
             key = jax.random.fold_in(key, lax.axis_index(axis.name))
         examples = axis.sum(batch["mask"].sum())
         compute = differentiate if accumulate == 1 else accumulated
-        value, metrics, batch_stats, gradients = compute(state, batch, key, examples)
-        value, metrics, gradients = axis.sum((value, metrics, gradients))
+        metrics, batch_stats, gradients = compute(state, batch, key, examples)
+        metrics, gradients = axis.sum((metrics, gradients))
         batch_stats = axis.mean(batch_stats)
-        # Some optimizers (Polyak's step size, line searches) ask for the loss as well.
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, value=value)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = (optax.tree.norm(gradients), jnp.ones(()))
         ema = None
@@ -220,6 +216,6 @@ def _micro_batches(batch: Batch, parts: int, unit: int) -> dict[str, jax.Array]:
 
 
 def _moved(average: Any, new: Any, decay: float, step: jax.Array) -> Any:
-    # Starts as a plain mean of the first steps, or the random initial weights would linger for 1 / (1 - decay) steps.
+    # Forgets fast at first, or the random initial weights would linger for 1 / (1 - decay) steps.
     weight = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda old, leaf: weight * old + (1 - weight) * leaf, average, new)

@@ -30,9 +30,7 @@ def start(network, optimizer, ema=False):
 
 def one_step(network, optimizer, batch, **options):
     """The state after the first step, and its metrics."""
-    step = jax.jit(
-        make_train_step(network, optimizer, options.pop("loss", cross_entropy), mean=MEAN, std=STD, **options)
-    )
+    step = make_train_step(network, optimizer, options.pop("loss", cross_entropy), mean=MEAN, std=STD, **options)
     return step(start(network, optimizer, options.get("ema_decay") is not None), batch)
 
 
@@ -91,9 +89,10 @@ def test_the_gradient_is_that_of_the_mean_loss(tiny, recorder, make_batch):
     assert_close(one_step(network, recorder, batch)[0].opt_state, jax.grad(mean_loss)(state.params))
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, rubbish_loss])
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("content", [255, np.nan, np.inf])
+@pytest.mark.parametrize(
+    ("content", "accumulate", "loss"),
+    [(255, 1, cross_entropy), (np.nan, 1, cross_entropy), (np.inf, 1, rubbish_loss), (np.nan, 2, rubbish_loss)],
+)
 def test_what_padding_holds_changes_nothing(tiny, recorder, make_batch, content, accumulate, loss):
     network, batch = tiny(), make_batch(masked=3)
     dirty = {
@@ -123,9 +122,9 @@ def test_evaluation_in_padded_batches_is_exact(tiny, recorder, make_batch):
 # Accumulation and BatchNorm
 
 
-@pytest.mark.parametrize("unroll", [False, True])
-@pytest.mark.parametrize("parts", [2, 4, 8])
-@pytest.mark.parametrize("masked", [0, 3])
+@pytest.mark.parametrize(
+    ("masked", "parts", "unroll"), [(0, 2, False), (0, 8, False), (3, 4, False), (0, 4, True), (3, 2, True)]
+)
 def test_accumulation_gives_the_gradient_of_the_whole_batch(tiny, recorder, make_batch, masked, parts, unroll):
     batch = make_batch(masked=masked)
     whole = one_step(tiny(), recorder, batch)
@@ -213,8 +212,7 @@ def test_moving_averages(tiny, make_batch, at, weight):
     assert_close(new.ema, jax.tree.map(lambda old, leaf: weight * old + (1 - weight) * leaf, state.ema, now))
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("remat", ["full", "keep_products"])
+@pytest.mark.parametrize(("remat", "accumulate"), [("full", 1), ("keep_products", 1), ("full", 2)])
 def test_rematerialisation_leaves_the_result(tiny, recorder, make_batch, remat, accumulate):
     network, batch = tiny(norm=True, dropout=0.5), make_batch()
     plain = one_step(network, recorder, batch, accumulate=accumulate)
@@ -271,7 +269,7 @@ def test_many_steps_are_traced_once_and_donate_the_state(tiny, make_batch, optim
         return step(state, batch)
 
     compiled = jax.jit(traced, donate_argnums=0)
-    state = start(network, optimizer, "ema_decay" in options)
+    state = init_state(network, optimizer, 0, SHAPE, ema="ema_decay" in options)
     for number in range(4):
         assert int(state.step) == number
         old = state

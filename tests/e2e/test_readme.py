@@ -1,0 +1,50 @@
+"""The README's own words work."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_python_lines_run(tmp_path, environment):
+    (code,) = blocks("python")
+    short = code.replace("train.duration.epochs=20", "train.duration.epochs=3")
+    assert short != code
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    Image.new("L", (8, 8), 200).save(tmp_path / "digit.png")
+    done = subprocess.run(
+        [sys.executable, "-c", short], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Prediction(image='digit.png'" in done.stdout
+    assert done.stdout.endswith("['lenet5', 'lenet5_modern'] 61706\n")
+
+
+@pytest.mark.parametrize(
+    "line", [line for block in blocks("bash") for line in block.splitlines() if line.startswith("cnnjax ")]
+)
+def test_each_command_exists_with_its_options(line, cnnjax):
+    """A command whose words are wrong is refused by the parser, before the files it names are looked for."""
+    words = shlex.split(line, comments=True)[1:]
+    if words[0] == "bench":
+        words += ["--steps", "20"]
+    outcome = cnnjax(*words)
+    assert outcome.code in (0, 2)
+    assert "Usage:" not in outcome.err, outcome.err
+    assert "unknown key" not in outcome.err, outcome.err
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
+def test_each_link_leads_somewhere(path):
+    assert (ROOT / path).exists()
