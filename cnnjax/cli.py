@@ -233,11 +233,12 @@ def report(
         Path, typer.Argument(metavar="FOLDER", help="Where the page goes, such as experiments/lenet5_mnist.")
     ],
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Finished runs that differ in their seed.")],
+    note: Annotated[str, typer.Option(help="A sentence that a reader of the number must know.")] = "",
 ) -> None:
     """Write a page on several seeds of one config: mean, deviation, curves, origin."""
     from cnnjax.train.report import write_report
 
-    print(write_report(runs, folder))
+    print(write_report(runs, folder, note))
 
 
 @bench_app.command()

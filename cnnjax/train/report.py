@@ -25,8 +25,11 @@ from cnnjax.train.run_folder import (
 )
 
 
-def write_report(run_dirs: Sequence[Path], folder: Path) -> Path:
+def write_report(run_dirs: Sequence[Path], folder: Path, note: str = "") -> Path:
     """Writes README.md, learning_curve.png, config.yaml, results.json and each run's metrics into `folder`.
+
+    Args:
+        note: a sentence that stands below the number: what its reader must know.
 
     Returns:
         The page.
@@ -48,7 +51,7 @@ def write_report(run_dirs: Sequence[Path], folder: Path) -> Path:
     (folder / "config.yaml").write_text(to_yaml(configs[0]), encoding="utf-8")
     draw_learning_curves([read_history(run_dir) for run_dir in run_dirs], configs[0].name, folder / CURVE)
     page = folder / "README.md"
-    page.write_text(_page(configs, raw), encoding="utf-8")
+    page.write_text(_page(configs, raw, note), encoding="utf-8")
     return page
 
 
@@ -73,7 +76,7 @@ def _check_comparable(run_dirs: Sequence[Path], configs: Sequence[Config], resul
         raise RunError(f"two runs have the same seed (seeds {', '.join(map(str, seeds))}); give each seed once")
 
 
-def _page(configs: Sequence[Config], raw: Sequence[Record]) -> str:
+def _page(configs: Sequence[Config], raw: Sequence[Record], note: str) -> str:
     config, environment = configs[0], raw[0]["environment"]
     errors = [100 * (1 - result["accuracy"]) for result in raw]
     rows = [
@@ -100,6 +103,7 @@ def _page(configs: Sequence[Config], raw: Sequence[Record]) -> str:
             "",
             summary,
             "",
+            *([note, ""] if note else []),
             f"The error is that of the last step's {'averaged ' if config.train.ema_decay else ''}weights. The lowest "
             "one over all evaluations stands beside it, but it was chosen by looking at the held-out set.",
             "",

@@ -38,7 +38,8 @@ def make_run(folder, seed, accuracy, *overrides, finished=True):
 def test_the_page_holds_the_runs_numbers_and_their_origin(tmp_path):
     errors = [2.0, 1.5, 1.0]
     runs = [make_run(tmp_path / f"run{seed}", seed, 1 - error / 100) for seed, error in enumerate(errors)]
-    page = write_report(runs, tmp_path / "report").read_text()
+    page = write_report(runs, tmp_path / "report", "Mind the split.").read_text()
+    assert "\n\nMind the split.\n\n" in page
     assert f"**Held-out error {fmean(errors):.2f} % ± {stdev(errors):.2f}**" in page
     assert "| 1 | 1.50 | 0.50 | 0.5000 | 1.00 | 10 | 12 |" in page
     assert "commit 0123456789ab." in page
