@@ -13,7 +13,9 @@ def assert_same_run(run_dir, reference) -> None:
         assert line["examples"] == other["examples"]
 
 
-@pytest.mark.parametrize(("executor", "devices"), [("jit", 8), ("pmap", 1), ("pmap", 8)])
+@pytest.mark.parametrize(
+    ("executor", "devices"), [("jit", 8), ("pmap", 8), pytest.param("pmap", 1, marks=pytest.mark.slow)]
+)
 def test_eight_devices_end_as_one_does(executor, devices, small, trained, tmp_path, cnnjax):
     settings = (f"parallel.executor={executor}", f"parallel.devices={devices}")
     cnnjax("train", small, "--run-dir", tmp_path, *settings).done  # noqa: B018 -- checks

@@ -30,7 +30,7 @@ def test_no_room_for_a_checkpoint(disk, trained, small, cnnjax):
 
 
 # From the lock over data.json, config.yaml and environment.json to the history: each is the first that does not fit.
-@pytest.mark.parametrize("pages", range(9))
+@pytest.mark.parametrize("pages", [0, 1, 2, 3, 5, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 6, 7, 8))])
 def test_no_room_for_the_small_files_of_a_new_run(pages, disk, small, cnnjax):
     run_dir = disk.folder / "run"
     command = ("train", small, "--run-dir", run_dir, "train.duration.steps=1", "eval.every=null")
@@ -43,7 +43,7 @@ def test_no_room_for_the_small_files_of_a_new_run(pages, disk, small, cnnjax):
     assert cnnjax(*command, "--json").done.json["finished"]
 
 
-@pytest.mark.parametrize("pages", [0, 1, 2, 3, 6])
+@pytest.mark.parametrize("pages", [0, 2, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 3, 6))])
 def test_no_room_to_continue_loses_nothing(pages, disk, trained, small, cnnjax):
     run_dir = Path(shutil.copytree(trained, disk.folder / "run"))
     command = ("train", small, "--run-dir", run_dir, "train.duration.steps=8")

@@ -38,6 +38,7 @@ def test_a_state_that_overflows_is_not_saved(copied, trained, small, cnnjax):
     assert cnnjax("eval", copied, "--json").done.json["step"] == 6
 
 
+@pytest.mark.slow
 def test_clipping_helps_as_the_sentence_says(small, tmp_path, cnnjax):
     settings = ("schedule.learning_rate=100", "optimizer.clip_norm=1e-3")
     result = cnnjax("train", small, "--run-dir", tmp_path, *settings, "--json").done.json
