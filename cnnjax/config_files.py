@@ -216,9 +216,9 @@ def diff(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted path, leaf) pairs; lists and empty mappings are leaves."""
+    """(dotted path, leaf) pairs; lists are leaves, empty mappings have none."""
     for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -90,7 +90,6 @@ def test_difference_by_dotted_path():
     new = load_config(None, ["seed=3", "model.args.a=1", "schedule.kind=constant", "data.mean=[0.1]"])
     assert diff(Config(), new) == {
         "seed": (0, 3),
-        "model.args": ({}, None),
         "data.mean": (0.0, [0.1]),
         "schedule.kind": ("cosine", "constant"),
         "schedule.end_factor": (0.0, None),

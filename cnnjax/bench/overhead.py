@@ -90,7 +90,7 @@ class _Rates(Reporter):
         self.rates: list[float] = []
 
     def record(self, record: Mapping[str, Any]) -> None:
-        if record["kind"] == "train":
+        if record["kind"] == "train" and record["images_per_second"] is not None:
             self.rates.append(record["images_per_second"])
 
 

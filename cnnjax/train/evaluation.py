@@ -15,7 +15,7 @@ from cnnjax.data.sources import Examples, load
 from cnnjax.errors import CnnjaxWarning, RunError
 from cnnjax.parallel import Executor, join_processes, make_executor
 from cnnjax.train.reporting import Sums
-from cnnjax.train.run_folder import CHECKPOINTS, Record, read_config
+from cnnjax.train.run_folder import CHECKPOINTS, DATA, Record, read_config, read_facts
 from cnnjax.train.state import TrainState
 from cnnjax.train.step import EvalStep
 from cnnjax.train.task import DataFacts, Task, make_task
@@ -37,8 +37,10 @@ def evaluate(run_dir: str | Path, *, checkpoint: str | int = "last") -> Record:
     config = read_config(Path(run_dir))
     join_processes(config.parallel)
     executor = make_executor(config)
-    data = load(config.data)
-    task = make_task(config, DataFacts.of(data), axis=executor.axis)
+    data, facts = load(config.data), read_facts(Path(run_dir))
+    if DataFacts.of(data) != facts:
+        raise RunError(f"the data is not what {run_dir} was trained on (see its {DATA}); restore it to evaluate")
+    task = make_task(config, facts, axis=executor.axis)
     state = load_state(Path(run_dir), task, checkpoint)
     eval_step = executor.compile_eval(task.eval_step)
     records = evaluate_state(config, data.test, executor, eval_step, executor.put_state(state), int(state.step))

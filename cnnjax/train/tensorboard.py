@@ -26,7 +26,7 @@ class TensorBoard:
         """One point for each number of a record."""
         group = "eval-ema" if record.get("weights") == "ema" else record["kind"]
         for name, value in record.items():
-            if name not in _NOT_CURVES:
+            if name not in _NOT_CURVES and value is not None:
                 self._writer.add_scalar(f"{group}/{name}", value, record["step"])
 
     def close(self) -> None:

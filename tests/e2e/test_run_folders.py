@@ -178,3 +178,9 @@ def test_the_default_folder_is_named_after_config_and_hash(small, tmp_path, monk
     result = cnnjax("train", small, "train.duration.steps=1", "--json").done.json
     assert result["run_dir"] == f"runs/small-{name}"
     assert shutil.os.listdir("runs") == [Path(result["run_dir"]).name]
+
+
+def test_other_data_than_the_runs_is_not_evaluated(copied, cnnjax):
+    facts = json.loads((copied / "data.json").read_text())
+    (copied / "data.json").write_text(json.dumps({**facts, "test_examples": 31}))
+    assert cnnjax("eval", copied).error.startswith(f"the data is not what {copied} was trained on (see its data.json)")

@@ -13,7 +13,7 @@ def test_each_number_becomes_a_point(tmp_path):
     from tensorboardX.proto.event_pb2 import Event
 
     board = TensorBoard(tmp_path, 0)
-    board.add({"kind": "train", "step": 5, "epoch": 0.5, "loss": 1.25, "accuracy": 0.5})
+    board.add({"kind": "train", "step": 5, "epoch": 0.5, "loss": 1.25, "accuracy": 0.5, "images_per_second": None})
     board.add({"kind": "eval", "weights": "ema", "step": 5, "epoch": 0.5, "loss": 2.5, "examples": 10})
     board.close()
     (path,) = (tmp_path / "tensorboard").iterdir()
