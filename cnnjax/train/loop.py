@@ -1,11 +1,7 @@
 """The training loop: read it from top to bottom."""
 
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +15,7 @@ from cnnjax.errors import CnnjaxError, RunError, TrainingError
 from cnnjax.parallel import Executor, agree, broadcast, join_processes, make_executor, should_stop
 from cnnjax.train.evaluation import LAG, evaluate_state
 from cnnjax.train.figures import draw_learning_curve
-from cnnjax.train.reporting import Reporter, Sums
+from cnnjax.train.reporting import Clock, Reporter, Sums
 from cnnjax.train.run_folder import (
     CHECKPOINTS,
     CURVE,
@@ -30,6 +26,7 @@ from cnnjax.train.run_folder import (
     not_written,
     read_history,
 )
+from cnnjax.train.signals import termination
 from cnnjax.train.state import TrainState
 from cnnjax.train.task import DataFacts, Task, check_names, make_task
 from cnnjax.train.tensorboard import TensorBoard
@@ -125,9 +122,9 @@ class _Run:
             self._evaluate(state, step)  # stopped here once, on its way to more steps than are asked for now
         pending: deque[tuple[int, Any]] = deque()
         stopped = False
-        clock = _Clock(step)
+        clock = Clock(step)
         first = step + 1
-        with _termination() as asked:
+        with termination() as asked:
             while step < task.total_steps and not stopped:
                 state, metrics = train_step(state, next(batches))
                 step += 1
@@ -195,7 +192,7 @@ class _Run:
         self.interval.add(values)
         self.reporter.advance(step, self.interval.means())
 
-    def _log(self, step: int, clock: "_Clock") -> None:
+    def _log(self, step: int, clock: "Clock") -> None:
         batch_size = self.task.config.data.batch_size
         self._record(
             {
@@ -277,48 +274,3 @@ def _open_folder(
             failure = str(error)
     agree(failure)
     return folder, changes
-
-
-class _Clock:
-    """The speed since the last restart or reading."""
-
-    def __init__(self, step: int) -> None:
-        self.restart(step)
-
-    def restart(self, step: int) -> None:
-        """Leaves out what happened since the last reading."""
-        self._since, self._step = time.perf_counter(), step
-
-    def seconds(self) -> float:
-        """Since the last restart or reading."""
-        return time.perf_counter() - self._since
-
-    def rate(self, step: int, batch_size: int) -> float | None:
-        """Images a second, and a restart; None where no step was made."""
-        rate = (step - self._step) * batch_size / max(self.seconds(), 1e-9) if step > self._step else None
-        self.restart(step)
-        return rate
-
-
-@contextmanager
-def _termination() -> Iterator[threading.Event]:
-    """An event that SIGTERM and Ctrl-C set; a second Ctrl-C interrupts at once.
-
-    With several processes, JAX's preemption service listens instead, and `should_stop` makes them agree.
-    """
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:
-        yield asked
-        return
-
-    def handle(number: int, _: Any) -> None:
-        if asked.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

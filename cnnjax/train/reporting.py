@@ -1,6 +1,7 @@
 """What training tells whoever watches, and the sums behind it. Imports no JAX."""
 
 import math
+import time
 from typing import Any
 
 Record = dict[str, Any]
@@ -47,3 +48,24 @@ class Sums:
     def count(self, name: str) -> int:
         """How many examples went into a metric."""
         return round(self.totals.get(name, (0.0, 0.0))[1])
+
+
+class Clock:
+    """The speed since the last restart or reading."""
+
+    def __init__(self, step: int) -> None:
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        """Leaves out what happened since the last reading."""
+        self._since, self._step = time.perf_counter(), step
+
+    def seconds(self) -> float:
+        """Since the last restart or reading."""
+        return time.perf_counter() - self._since
+
+    def rate(self, step: int, batch_size: int) -> float | None:
+        """Images a second, and a restart; None where no step was made."""
+        rate = (step - self._step) * batch_size / max(self.seconds(), 1e-9) if step > self._step else None
+        self.restart(step)
+        return rate

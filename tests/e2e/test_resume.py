@@ -12,9 +12,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from commands import history
 
 from cnnjax.train.evaluation import load_state
-from cnnjax.train.run_folder import read_config, read_facts, read_history
+from cnnjax.train.run_folder import read_config, read_facts
 from cnnjax.train.task import make_task
 
 STEPS = 90
@@ -78,13 +79,6 @@ def final_state(run_dir: Path) -> dict[str, np.ndarray]:
     task = make_task(read_config(run_dir), read_facts(run_dir))
     leaves = jax.tree_util.tree_leaves_with_path(load_state(run_dir, task))
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def history(run_dir: Path) -> list[dict]:
-    """What was recorded, but for the speed of the machine."""
-    return [
-        {name: value for name, value in line.items() if name != "images_per_second"} for line in read_history(run_dir)
-    ]
 
 
 def assert_bit_for_bit(run_dir: Path, reference: Path) -> None:

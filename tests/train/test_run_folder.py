@@ -149,7 +149,7 @@ def test_a_start_that_was_cut_off_is_taken_up(run):
     [
         ("seed=4", "seed: 3 -> 4"),
         ("data.batch_size=64", "data.batch_size: 128 -> 64"),
-        ("model.args.width=2", "model.args: {} -> null, model.args.width: null -> 2"),
+        ("model.args.width=2", "model.args.width: null -> 2"),
         ("schedule.learning_rate=0.2", "schedule.learning_rate: 0.1 -> 0.2"),
         ("data.source.test_fraction=0.5", "data.source.test_fraction: 0.2 -> 0.5"),
     ],
