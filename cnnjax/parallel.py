@@ -1,5 +1,6 @@
 """Devices and processes: the only place for meshes, pmap, shardings, axis names and `jax.distributed`."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -186,8 +187,27 @@ def make_executor(config: Config) -> Executor:
         config.check_batches(count)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    mesh = jax.make_mesh((count,), (_AXIS,), axis_types=(AxisType.Auto,), devices=available[:count])
-    return Executor(config.parallel.executor, mesh)
+    return Executor(config.parallel.executor, _make_mesh(available[:count]))
+
+
+def make_eval_executor(config: Config) -> Executor:
+    """As many of the devices that are here as divide an evaluation batch, wherever the run was trained.
+
+    Raises:
+        ConfigError: a job of several processes, which uses all devices, cannot spread an evaluation batch evenly.
+    """
+    available = jax.devices()
+    count = math.gcd(len(available), config.eval.batch_size)
+    if jax.process_count() > 1 and count != len(available):
+        raise ConfigError(
+            f"eval.batch_size: {config.eval.batch_size} is not divisible by the job's {len(available)} devices; "
+            "evaluate on a single process"
+        )
+    return Executor(config.parallel.executor, _make_mesh(available[:count]))
+
+
+def _make_mesh(devices: list[jax.Device]) -> Mesh:
+    return jax.make_mesh((len(devices),), (_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def agree(failure: str | None) -> None:

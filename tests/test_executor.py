@@ -4,7 +4,14 @@ import pytest
 
 from cnnjax.config_files import load_config
 from cnnjax.errors import ConfigError
-from cnnjax.parallel import _cluster_has_several, agree, broadcast, make_executor, should_stop
+from cnnjax.parallel import (
+    _cluster_has_several,
+    agree,
+    broadcast,
+    make_eval_executor,
+    make_executor,
+    should_stop,
+)
 from cnnjax.train.step import BatchAxis
 
 
@@ -35,6 +42,17 @@ def test_what_does_not_fit_the_devices_is_refused(overrides, message):
     with pytest.raises(ConfigError) as caught:
         make_executor(load_config(None, overrides))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("batch_size", "devices"), [(256, 8), (12, 4), (7, 1)])
+def test_a_run_is_evaluated_on_the_devices_that_are_here(batch_size, devices):
+    trained_elsewhere = load_config(
+        None, [f"eval.batch_size={batch_size * 16}", "parallel.devices=16", "data.batch_size=160"]
+    )
+    here = trained_elsewhere.model_copy(
+        update={"eval": trained_elsewhere.eval.model_copy(update={"batch_size": batch_size})}
+    )
+    assert make_eval_executor(here).devices == devices
 
 
 @pytest.mark.parametrize(

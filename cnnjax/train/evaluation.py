@@ -9,11 +9,11 @@ from typing import Any
 from scipy import stats
 
 from cnnjax.checkpoint import Checkpoints
-from cnnjax.config import Config
+from cnnjax.config import Config, ParallelConfig
 from cnnjax.data.loader import Shard, eval_batches
 from cnnjax.data.sources import Examples, load
 from cnnjax.errors import CnnjaxWarning, RunError
-from cnnjax.parallel import Executor, join_processes, make_executor
+from cnnjax.parallel import Executor, join_processes, make_eval_executor
 from cnnjax.train.reporting import Sums
 from cnnjax.train.run_folder import CHECKPOINTS, DATA, Record, read_config, read_facts
 from cnnjax.train.state import TrainState
@@ -35,8 +35,8 @@ def evaluate(run_dir: str | Path, *, checkpoint: str | int = "last") -> Record:
         accuracy_interval: Wilson's 95 % interval, the uncertainty that the number of held-out examples leaves.
     """
     config = read_config(Path(run_dir))
-    join_processes(config.parallel)
-    executor = make_executor(config)
+    join_processes(ParallelConfig())  # those of this job, not those that trained
+    executor = make_eval_executor(config)
     data, facts = load(config.data), read_facts(Path(run_dir))
     if DataFacts.of(data) != facts:
         raise RunError(f"the data is not what {run_dir} was trained on (see its {DATA}); restore it to evaluate")

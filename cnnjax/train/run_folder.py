@@ -112,7 +112,7 @@ class RunFolder:
         """
         try:
             _write_whole(self.path / DATA, json.dumps(asdict(facts), indent=1) + "\n")
-            _write_whole(self.path / CONFIG, to_yaml(config))
+            _write_whole(self.path / CONFIG, to_yaml(_without_place(config)))
         except OSError as error:
             raise not_written(self.path, error) from None
 
@@ -151,7 +151,7 @@ class RunFolder:
                     "choose another --run-dir"
                 )
             return {}
-        changes = diff(read_config(self.path), config)
+        changes = diff(read_config(self.path), _without_place(config))
         unsafe = {key: change for key, change in changes.items() if not key.startswith(_SAFE)}
         if unsafe and not force:
             raise RunError(
@@ -174,6 +174,12 @@ class RunFolder:
         except ValueError as error:
             raise RunError(f"{path} cannot be read ({error}); remove it, only the run's own log is in it") from None
         _write_whole(path, json.dumps([*starts, environment()], indent=1) + "\n")
+
+
+def _without_place(config: Config) -> Config:
+    """Without this process's number and its coordinator's address: they belong to one start, not to the run."""
+    nowhere = {"coordinator": None, "processes": None, "process_id": None}
+    return config.model_copy(update={"parallel": config.parallel.model_copy(update=nowhere)})
 
 
 def describe_changes(changes: Mapping[str, tuple[Any, Any]]) -> str:

@@ -76,6 +76,10 @@ def test_two_processes_end_as_one_does(config, alone, tmp_path):
     finish(*start_two(config, run_dir))
     assert_same_history(run_dir, alone)
     assert json.loads((run_dir / "environment.json").read_text())[-1]["processes"] == 2
+    # One process alone evaluates it: it does not wait for those that trained it.
+    words = [sys.executable, "-m", "cnnjax", "eval", str(run_dir), "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert json.loads(done.stdout.splitlines()[-1])["accuracy"] == read_history(run_dir)[-1]["accuracy"], done.stderr
 
 
 @pytest.mark.slow
