@@ -215,7 +215,8 @@ def test_train_and_eval_end_in_one_json_object(copied, small, cnnjax):
     assert trained.json["examples"] == 6 * 16
     assert evaluated.json["examples"] == 32
     assert trained.json["accuracy"] == evaluated.json["accuracy"]
-    assert trained.json["loss"] == evaluated.json["loss"]
+    # The run's one device and this process's eight add the losses in another order.
+    assert evaluated.json["loss"] == pytest.approx(trained.json["loss"], rel=1e-6)
 
 
 def test_train_and_eval_without_json_speak_to_people(copied, small, cnnjax):

@@ -84,9 +84,11 @@ def test_eval_takes_the_one_before_says_so_and_touches_nothing(damaged, trained,
     assert outcome.err.startswith("warning: checkpoint 6 cannot be read (")
     assert outcome.err.endswith("; taking the one before, of step 4\n")
     recorded = next(line for line in history(trained) if line["kind"] == "eval" and line["step"] == 4)
-    assert {key: outcome.json[key] for key in ("step", "loss", "accuracy", "examples")} == {
-        key: recorded[key] for key in ("step", "loss", "accuracy", "examples")
+    assert {key: outcome.json[key] for key in ("step", "accuracy", "examples")} == {
+        key: recorded[key] for key in ("step", "accuracy", "examples")
     }
+    # The run was trained on one device; this process evaluates on eight, which add the losses in another order.
+    assert outcome.json["loss"] == pytest.approx(recorded["loss"], rel=1e-6)
 
 
 def test_training_takes_the_one_before_says_so_and_ends_as_if_nothing_had_happened(damaged, trained, small, cnnjax):

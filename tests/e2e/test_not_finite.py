@@ -22,7 +22,9 @@ def test_a_run_that_blows_up_later_keeps_its_last_good_state(copied, trained, sm
     assert not (copied / "broken").exists()
     assert final_state(copied) == final_state(trained)
     found = cnnjax("eval", copied, "--json").done.json
-    assert (found["step"], found["loss"]) == (6, history(trained)[-1]["loss"])
+    assert found["step"] == 6
+    # Eight devices add the losses in another order than the one that trained.
+    assert found["loss"] == pytest.approx(history(trained)[-1]["loss"], rel=1e-6)
     assert all(line["loss"] < 10 for line in history(copied))
     assert cnnjax(*command, "schedule.learning_rate=0.05", "--json").done.json["finished"]
 
