@@ -23,3 +23,7 @@ class RunError(CnnjaxError):
 
 class TrainingError(CnnjaxError):
     """Training that cannot go on."""
+
+
+class WeightsError(CnnjaxError):
+    """Weights that do not fit a network, or a file of weights that cannot be read."""

@@ -1,5 +1,6 @@
 """The papers' initialisers, by a unit's fan-in: how many inputs it has, the constant one of its bias not among them."""
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -13,6 +14,26 @@ from jax.typing import DTypeLike
 # lecun_normal: variance 1 / fan-in, biases zero (LeCun, Bottou, Orr and Müller 1998, "Efficient BackProp").
 # he_normal: variance 2 / fan-in, biases zero (He et al. 2015, "Delving Deep into Rectifiers").
 Initialization = Literal["lecun_uniform", "lecun_normal", "he_normal"]
+
+Initializer = Callable[..., jax.Array]
+"""(key, shape, dtype) to an array."""
+
+# Variance 2 / fan-out (He et al. 2015, "Delving Deep into Rectifiers", the backward condition), as in ResNet releases.
+# A kernel is (height, width, inputs of a group, outputs), so that Flax counts fan-out over all groups.
+he_normal_fan_out: Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+he_normal_fan_in: Initializer = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+glorot_uniform: Initializer = nn.initializers.glorot_uniform()
+
+
+def depthwise_he_normal(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """Variance 2 / (height * width) for depthwise kernels (height, width, 1, channels), whose fan-out that is."""
+    return jax.random.normal(key, shape, dtype) * math.sqrt(2 / math.prod(shape[:2]))
+
+
+def dense_uniform_fan_out(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """Uniform within +-1 / sqrt(outputs), the last layer of the EfficientNet release."""
+    bound = 1 / math.sqrt(shape[-1])
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 def fan_in_weights(initialization: Initialization, fan_in: int | np.ndarray) -> Callable[..., jax.Array]:

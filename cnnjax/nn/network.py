@@ -1,12 +1,19 @@
 """What every network has in common: the fields that training sets, and what a call returns."""
 
+from typing import ClassVar
+
 import flax
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
+from pydantic import PositiveFloat, PositiveInt
 
-from cnnjax.nn.norm import BatchAveraging
+from cnnjax.errors import ConfigError
+from cnnjax.nn.activations import Activation
+from cnnjax.nn.layers import Layers
+from cnnjax.nn.norm import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchAveraging, NormKind
+from cnnjax.nn.rounding import round_channels, round_repeats
 
 
 @flax.struct.dataclass
@@ -14,11 +21,12 @@ class Outputs:
     """Everything a network computes, in training and evaluation alike; `jit` prunes what nobody uses."""
 
     logits: jax.Array
-    """(batch, classes) float32; larger means more likely."""
+    """(batch, classes) float32, larger means more likely; (batch, height, width, classes) of a segmentation network."""
     aux: dict[str, jax.Array]
     """Logits of auxiliary classifiers by name; empty in evaluation."""
     features: dict[str, jax.Array]
-    """(batch, height, width, channels) by the name of the stage, from shallow to deep."""
+    """(batch, height, width, channels) by the name of the stage. JAX's transformations return it sorted by name:
+    `cnnjax.analysis.feature_pyramid` has the order and the strides."""
 
 
 class Network(nn.Module, kw_only=True):
@@ -28,6 +36,58 @@ class Network(nn.Module, kw_only=True):
     `batch_averaging`, which training sets from `train.precision` and `train.batch_norm`.
     """
 
-    num_classes: int = 1000
+    labels_pixels: ClassVar[bool] = False
+    """Whether it gives each pixel a class (segmentation) rather than each image."""
+
+    num_classes: PositiveInt = 1000
     dtype: DTypeLike = jnp.float32
     batch_averaging: BatchAveraging = BatchAveraging()
+
+    @nn.nowrap
+    def require_size(self, images: jax.Array, smallest: int) -> None:
+        """ConfigError unless images are (batch, height, width, channels) with both sides at least `smallest` pixels."""
+        if images.ndim != 4 or min(images.shape[1:3]) < smallest:
+            raise ConfigError(
+                f"{type(self).__name__} takes images (batch, height, width, channels) of at least "
+                f"{smallest}x{smallest}; got {images.shape}"
+            )
+
+
+class ConvNetwork(Network, kw_only=True):
+    """Base of the networks that are made of `Layers`: the switches that all of them have."""
+
+    activation: Activation = "relu"
+    norm: NormKind = "batch"
+    """What normalises a convolution's output; without any, convolutions have biases instead."""
+    norm_epsilon: PositiveFloat = BATCH_NORM_EPSILON
+    norm_momentum: PositiveFloat = BATCH_NORM_MOMENTUM
+    """Of BatchNorm's running statistics, what stays of the old: Flax's convention; PyTorch's 0.1 is 0.9 here."""
+    width: PositiveFloat = 1.0
+    """Multiplies every layer's channels, rounded to multiples of 8."""
+    depth: PositiveFloat = 1.0
+    """Multiplies how often each stage repeats its block, rounded up."""
+    remat: bool = False
+    """Keep only the input of each block for the backward pass: less memory, about a third more time."""
+
+    @nn.nowrap
+    def layers(self, train: bool) -> Layers:
+        """What the fields say of all layers; `dataclasses.replace` adds what a family fixes."""
+        return Layers(
+            train=train,
+            dtype=self.dtype,
+            activation=self.activation,
+            norm=self.norm,
+            norm_epsilon=self.norm_epsilon,
+            norm_momentum=self.norm_momentum,
+            batch_averaging=self.batch_averaging,
+        )
+
+    @nn.nowrap
+    def channels(self, published: int) -> int:
+        """A published width times `width`."""
+        return round_channels(published, self.width)
+
+    @nn.nowrap
+    def repeats(self, published: int) -> int:
+        """A published number of blocks times `depth`."""
+        return round_repeats(published, self.depth)

@@ -1,6 +1,7 @@
 """Normalisation: the only place for BatchNorm's constants and for what it averages over."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,17 @@ from jax.typing import DTypeLike
 # Flax's convention: new running = momentum * running + (1 - momentum) * batch. PyTorch's 0.1 is 0.9 here.
 BATCH_NORM_MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-5
+
+# The constants of other libraries, as fields of a network; PyTorch's are the defaults.
+PYTORCH_BATCH_NORM = {"norm_epsilon": BATCH_NORM_EPSILON, "norm_momentum": BATCH_NORM_MOMENTUM}
+INCEPTION_BATCH_NORM = {"norm_epsilon": 1e-3, "norm_momentum": 0.9}  # torchvision's and timm's Inception networks
+TF_SLIM_BATCH_NORM = {"norm_epsilon": 1e-3, "norm_momentum": 0.9997}
+TF_BATCH_NORM = {"norm_epsilon": 1e-3, "norm_momentum": 0.99}  # Keras' default, and EfficientNet's release
+KERAS_RESNET_BATCH_NORM = {"norm_epsilon": 1.001e-5, "norm_momentum": 0.99}  # its ResNet and DenseNet
+
+# batch: over examples and positions. group: over positions and each of 32 groups of channels (Wu and He 2018).
+# layer: over positions and all channels (Ba et al. 2016), with a scale and bias a channel. none: not at all.
+NormKind = Literal["batch", "group", "layer", "none"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,7 @@ class BatchAveraging:
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation (Ioffe and Szegedy 2015) over all but the last axis, statistics in float32.
+    """Batch normalisation (Ioffe and Szegedy 2015) over all but the last axis, statistics in float32 (or float64).
 
     Running statistics are the biased ones. With several groups, the running statistics move towards the groups' mean,
     so that they are the same however many devices share the batch.
@@ -63,7 +75,7 @@ class BatchNorm(nn.Module):
             mean, var = running_mean.value, running_var.value
             return self._normalise(x, mean, var, scale, bias)
 
-        grouped = x.reshape(self.averaging.count_groups(x.shape[0]), -1, *x.shape[1:]).astype(jnp.float32)
+        grouped = _at_least_float32(x.reshape(self.averaging.count_groups(x.shape[0]), -1, *x.shape[1:]))
         axes = tuple(range(1, grouped.ndim - 1))
         mean, square = grouped.mean(axes, keepdims=True), jnp.square(grouped).mean(axes, keepdims=True)
         if self.averaging.axis_name is not None:
@@ -76,4 +88,8 @@ class BatchNorm(nn.Module):
 
     def _normalise(self, x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
         factor = lax.rsqrt(var + self.epsilon) * scale
-        return ((x.astype(jnp.float32) - mean) * factor + bias).astype(self.dtype)
+        return ((_at_least_float32(x) - mean) * factor + bias).astype(self.dtype)
+
+
+def _at_least_float32(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from cnnjax.nn.layers import Layers
 from cnnjax.nn.norm import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchAveraging, BatchNorm
 
 SHAPE = (8, 5, 4, 3)
@@ -180,3 +181,56 @@ def test_scale_and_bias_can_be_left_out(kept, x):
     y, _ = layer.apply(variables, x, train=True, mutable=["batch_stats"])
     np.testing.assert_allclose(np.mean(y, (0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(np.std(y, (0, 1, 2)), 1, rtol=1e-4)
+
+
+# Group and layer normalisation, which `Layers` chooses by name.
+
+
+class Normalised(nn.Module):
+    """One normalisation of a network's."""
+
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x):
+        return self.layers.normalize(x, name="norm")
+
+
+def by_groups(x, groups, epsilon, params):
+    """Each example's mean and variance over positions and the channels of a group (Wu and He 2018)."""
+    cut = x.astype(np.float64).reshape(*x.shape[:3], groups, -1)
+    mean, var = cut.mean((1, 2, 4), keepdims=True), cut.var((1, 2, 4), keepdims=True)
+    return ((cut - mean) / np.sqrt(var + epsilon)).reshape(x.shape) * params["scale"] + params["bias"]
+
+
+@pytest.mark.parametrize(
+    ("norm", "channels", "groups"),
+    [("group", 64, 32), ("group", 48, 24), ("group", 16, 16), ("group", 68, 17), ("group", 37, 1), ("layer", 64, 1)],
+)
+def test_group_and_layer_normalisation(norm, channels, groups):
+    random = np.random.default_rng(4)
+    x = random.normal(1.5, 2.0, (2, 3, 4, channels)).astype(np.float32)
+    module = Normalised(Layers(train=True, norm=norm, norm_epsilon=0.1))
+    params = {"norm": {name: random.normal(1, 0.5, channels).astype(np.float32) for name in ("scale", "bias")}}
+    assert jax.tree.map(jnp.shape, module.init(jax.random.key(0), x)) == {"params": jax.tree.map(jnp.shape, params)}
+    y = module.apply({"params": params}, x)
+    np.testing.assert_allclose(y, by_groups(x, groups, 0.1, params["norm"]), rtol=1e-4, atol=1e-4)
+    # Training or not, an example does not see the others.
+    alone = Normalised(Layers(train=False, norm=norm, norm_epsilon=0.1)).apply({"params": params}, x[1:])
+    np.testing.assert_allclose(alone, y[1:], rtol=1e-5, atol=1e-5)
+
+
+def test_no_normalisation_is_the_input_itself(x):
+    module = Normalised(Layers(train=True, norm="none"))
+    assert module.init(jax.random.key(0), x) == {}
+    np.testing.assert_array_equal(module.apply({}, x), x)
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_group_normalisation_in_bfloat16_keeps_its_statistics_exact(norm):
+    x = np.random.default_rng(5).normal(100, 1.0, (2, 3, 4, 64)).astype(jnp.bfloat16)
+    module = Normalised(Layers(train=True, norm=norm, dtype=jnp.bfloat16))
+    y, variables = module.init_with_output(jax.random.key(0), x)
+    assert y.dtype == jnp.bfloat16
+    expected = by_groups(np.asarray(x, np.float32), 1 if norm == "layer" else 32, 1e-5, variables["params"]["norm"])
+    np.testing.assert_allclose(np.asarray(y, np.float32), expected, atol=0.05)

@@ -1,0 +1,26 @@
+"""Activation functions by name."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+Activation = Literal[
+    "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "tanh", "scaled_tanh", "sigmoid", "identity"
+]
+
+ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
+    "relu": nn.relu,
+    "relu6": nn.relu6,
+    "leaky_relu": nn.leaky_relu,
+    "elu": nn.elu,
+    "gelu": nn.gelu,
+    "silu": nn.silu,
+    "hard_swish": nn.hard_swish,
+    "tanh": jnp.tanh,
+    "scaled_tanh": lambda x: 1.7159 * jnp.tanh(2 / 3 * x),
+    "sigmoid": nn.sigmoid,
+    "identity": lambda x: x,
+}
