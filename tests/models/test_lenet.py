@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from definitions import as_float64, connect, convolve, pool, relu
 
 from cnnjax.errors import ConfigError
 from cnnjax.models import create_model
@@ -36,17 +37,6 @@ def randomised(variables, seed=1):
     return jax.tree.map(lambda leaf: random.normal(0, 0.25, leaf.shape).astype(np.float32), variables)
 
 
-def convolution(x, kernel, bias):
-    """Straight from the definition, in float64; kernel is (height, width, inputs, outputs)."""
-    windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[:2], axis=(1, 2))
-    return np.einsum("bhwcij,ijco->bhwo", windows, kernel) + bias
-
-
-def windows_2x2(x):
-    batch, height, width, maps = x.shape
-    return x.reshape(batch, height // 2, 2, width // 2, 2, maps)
-
-
 def squash(x):
     return 1.7159 * np.tanh(x * 2 / 3)
 
@@ -54,38 +44,38 @@ def squash(x):
 def published_in_numpy(params, x):
     """Section II-B in float64, C3 map by map; returns every layer's values."""
     layers = {}
-    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    p = as_float64(params)
 
     def subsample(x, layer):
-        return squash(windows_2x2(x).sum((2, 4)) * p[layer]["coefficient"] + p[layer]["bias"])
+        return squash(pool(x, 2, 2, np.sum) * p[layer]["coefficient"] + p[layer]["bias"])
 
-    layers["c1"] = squash(convolution(x.astype(np.float64), p["c1"]["kernel"], p["c1"]["bias"]))
+    layers["c1"] = squash(convolve(x, **p["c1"], padding="valid"))
     layers["s2"] = subsample(layers["c1"], "s2")
     c3, used = [], 0
     for column in range(16):
         seen = [row for row in range(6) if TABLE_I[row][column] == "X"]
         kernel = p["c3"]["kernel"][:, :, used : used + len(seen)]
         used += len(seen)
-        c3.append(convolution(layers["s2"][..., seen], kernel[..., None], p["c3"]["bias"][column]))
+        c3.append(convolve(layers["s2"][..., seen], kernel[..., None], p["c3"]["bias"][column], padding="valid"))
     assert used == 60
     layers["c3"] = squash(np.concatenate(c3, -1))
     layers["s4"] = subsample(layers["c3"], "s4")
-    layers["c5"] = squash(convolution(layers["s4"], p["c5"]["kernel"], p["c5"]["bias"]))
-    layers["f6"] = squash(layers["c5"] @ p["f6"]["kernel"] + p["f6"]["bias"])
+    layers["c5"] = squash(convolve(layers["s4"], **p["c5"], padding="valid"))
+    layers["f6"] = squash(connect(layers["c5"], p["f6"]))
     outputs = [[((f6 - code) ** 2).sum() for code in digit_codes()] for f6 in layers["f6"][:, 0, 0]]
     return layers, -np.array(outputs)
 
 
 def modern_in_numpy(params, x):
     layers = {}
-    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-    layers["c1"] = np.maximum(convolution(x.astype(np.float64), p["c1"]["kernel"], p["c1"]["bias"]), 0)
-    layers["s2"] = windows_2x2(layers["c1"]).max((2, 4))
-    layers["c3"] = np.maximum(convolution(layers["s2"], p["c3"]["kernel"], p["c3"]["bias"]), 0)
-    layers["s4"] = windows_2x2(layers["c3"]).max((2, 4))
-    layers["c5"] = np.maximum(convolution(layers["s4"], p["c5"]["kernel"], p["c5"]["bias"]), 0)
-    layers["f6"] = np.maximum(layers["c5"] @ p["f6"]["kernel"] + p["f6"]["bias"], 0)
-    return layers, layers["f6"][:, 0, 0] @ p["output"]["kernel"] + p["output"]["bias"]
+    p = as_float64(params)
+    layers["c1"] = relu(convolve(x, **p["c1"], padding="valid"))
+    layers["s2"] = pool(layers["c1"], 2, 2)
+    layers["c3"] = relu(convolve(layers["s2"], **p["c3"], padding="valid"))
+    layers["s4"] = pool(layers["c3"], 2, 2)
+    layers["c5"] = relu(convolve(layers["s4"], **p["c5"], padding="valid"))
+    layers["f6"] = relu(connect(layers["c5"], p["f6"]))
+    return layers, connect(layers["f6"][:, 0, 0], p["output"])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,139 @@
+"""What holds for every registered network, narrow and shallow: it learns, on all executors, in both precisions."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from narrow import narrow
+
+from cnnjax.models import get_variant, list_models
+from cnnjax.nn.norm import BatchAveraging
+from cnnjax.train.losses import cross_entropy
+from cnnjax.train.state import init_state
+from cnnjax.train.step import BatchAxis, make_train_step
+
+pytestmark = pytest.mark.slow
+
+NAMES = list_models()
+STEPS = 20
+BATCH = 8
+
+
+def images_and_labels(network, shape, seed=1):
+    images = jax.random.normal(jax.random.key(seed), (BATCH, *shape))
+    outputs = jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x, train=False)[0].logits, images)
+    labels = jax.random.randint(jax.random.key(seed + 1), outputs.shape[:-1], 0, network.num_classes)
+    return images, labels
+
+
+def objective(network, variables, params, images, labels, key):
+    outputs, changed = network.apply(
+        {**variables, "params": params}, images, train=True, mutable=["batch_stats"], rngs={"dropout": key}
+    )
+    losses = [
+        optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        for logits in (outputs.logits, *outputs.aux.values())
+    ]
+    return losses[0] + 0.3 * sum(losses[1:]), changed
+
+
+@functools.lru_cache(maxsize=1)
+def trained(name):
+    """Variables before and after 20 SGD steps on one batch, the losses, and the batch."""
+    network, shape = narrow(name)
+    images, labels = images_and_labels(network, shape)
+    # A program that runs a few times is not worth optimising: compiling it is nearly all the time.
+    options = {"xla_backend_optimization_level": 1}
+    initial = jax.jit(functools.partial(network.init, train=False), compiler_options=options)(jax.random.key(0), images)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05, momentum=0.9))
+
+    @functools.partial(jax.jit, compiler_options=options)
+    def step(variables, opt_state, key):
+        compute = functools.partial(objective, network, variables)
+        (loss, changed), gradients = jax.value_and_grad(compute, has_aux=True)(variables["params"], images, labels, key)
+        updates, opt_state = optimizer.update(gradients, opt_state)
+        return {**variables, **changed, "params": optax.apply_updates(variables["params"], updates)}, opt_state, loss
+
+    variables, opt_state, losses = initial, optimizer.init(initial["params"]), []
+    for index in range(STEPS):
+        variables, opt_state, loss = step(variables, opt_state, jax.random.key(index))
+        losses.append(float(loss))
+    return network, initial, variables, losses, images
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loss_falls_and_statistics_move_in_training_alone(name):
+    network, initial, variables, losses, images = trained(name)
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:2]), losses
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        assert np.isfinite(leaf).all(), path
+    moved = jax.tree.map(
+        lambda new, old: bool((new != old).any()), variables.get("batch_stats", {}), initial.get("batch_stats", {})
+    )
+    assert all(jax.tree.leaves(moved))
+    _, changed = jax.eval_shape(lambda v: network.apply(v, images, train=False, mutable=["batch_stats"]), variables)
+    evaluate = functools.partial(network.apply, train=False)
+    assert "batch_stats" not in str(jax.make_jaxpr(evaluate)(variables, images).out_avals)
+    assert jax.tree.structure(changed.get("batch_stats", {})) == jax.tree.structure(variables.get("batch_stats", {}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_runs_and_is_near(name):
+    _, _, variables, _, images = trained(name)
+    logits = {}
+    for dtype in (jnp.float32, jnp.bfloat16):
+        network, _ = narrow(name, dtype=dtype)
+        evaluate = functools.partial(network.apply, train=False)
+        compiled = jax.jit(evaluate, compiler_options={"xla_backend_optimization_level": 1})
+        logits[dtype] = compiled(variables, images).logits
+    assert logits[jnp.bfloat16].dtype == jnp.float32
+    difference = np.abs(logits[jnp.bfloat16] - logits[jnp.float32]).max() / np.abs(logits[jnp.float32]).max()
+    assert 0 < difference < 0.1
+
+
+@pytest.fixture
+def _float64():
+    # In float32, rounding flips values next to ReLU's corner, and deep networks amplify it.
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("_float64")
+def test_a_step_under_jit_is_the_step_under_pmap(name):
+    devices = 2
+    _, shape = narrow(name)
+    still = {
+        field.name: 0.0
+        for field in dataclasses.fields(get_variant(name).network)
+        if "dropout" in field.name or field.name == "stochastic_depth"
+    }
+    whole, _ = narrow(name, dtype=jnp.float64, **still)
+    parts, _ = narrow(name, dtype=jnp.float64, batch_averaging=BatchAveraging(axis_name="data"), **still)
+    images, labels = images_and_labels(whole, shape)
+    batch = {"image": (100 * (images - images.min())).astype(jnp.uint8), "label": labels, "mask": jnp.ones(BATCH)}
+    optimizer = optax.sgd(0.1)
+    state = jax.tree.map(
+        lambda leaf: leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf,
+        init_state(whole, optimizer, 0, shape, ema=False),
+    )
+    options = {"xla_backend_optimization_level": 1}
+    together = jax.jit(make_train_step(whole, optimizer, cross_entropy), compiler_options=options)
+    apart = jax.pmap(make_train_step(parts, optimizer, cross_entropy, axis=BatchAxis(name="data")), axis_name="data")
+    expected, metrics = together(state, batch)
+    replicated = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (devices, *leaf.shape)), state)
+    dealt = jax.tree.map(lambda leaf: leaf.reshape(devices, -1, *leaf.shape[1:]), batch)
+    found, found_metrics = apart(replicated, dealt)
+    assert float(found_metrics["loss"][0][0]) == pytest.approx(float(metrics["loss"][0]), rel=1e-6)
+    for (path, one), leaf in zip(
+        jax.tree_util.tree_leaves_with_path((expected.params, expected.batch_stats)),
+        jax.tree.leaves((found.params, found.batch_stats)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(leaf[1], one, rtol=1e-5, atol=1e-5 * np.abs(one).max(), err_msg=str(path))

@@ -1,0 +1,58 @@
+"""Every network's train step lowers for CPU, CUDA and TPU at once, on a machine that has only the first.
+
+In the fast tests a small network of each family; in the slow ones every network, in evaluation too and as published.
+"""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import export
+from narrow import narrow
+
+from cnnjax.config import OptimizerConfig
+from cnnjax.models import FAMILIES, create_model, get_variant, list_models
+from cnnjax.train.losses import cross_entropy
+from cnnjax.train.optimizer import make_optimizer
+from cnnjax.train.state import TrainState
+from cnnjax.train.step import make_train_step
+
+FIRST = [variants[0] for variants in FAMILIES.values()]
+
+
+@pytest.mark.parametrize(
+    "name", [*FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in list_models() if name not in FIRST)]
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_train_step_lowers_for_every_platform(name, dtype):
+    network, shape = narrow(name, dtype=jnp.dtype(dtype))
+    optimizer = make_optimizer(OptimizerConfig(args={"momentum": 0.9}), 0.1)
+
+    def begin() -> TrainState:
+        variables = network.init(jax.random.key(0), jnp.zeros((1, *shape)), train=False)
+        params = variables["params"]
+        key = jnp.zeros((2,), jnp.uint32)
+        return TrainState(
+            jnp.zeros((), jnp.int32), key, params, variables.get("batch_stats", {}), optimizer.init(params), None
+        )
+
+    batch = {
+        "image": jax.ShapeDtypeStruct((4, *shape), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((4, *shape[:2]) if network.labels_pixels else (4,), jnp.int32),
+        "mask": jax.ShapeDtypeStruct((4,), jnp.float32),
+    }
+    step = jax.jit(make_train_step(network, optimizer, cross_entropy), donate_argnums=0)
+    exported = export.export(step, platforms=["cpu", "cuda", "tpu"])(jax.eval_shape(begin), batch)
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    assert "convolution" in exported.mlir_module()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_models())
+def test_the_published_network_lowers_for_every_platform(name):
+    network, shape = create_model(name), get_variant(name).input_shape
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    variables = jax.eval_shape(lambda key, x: network.init(key, x, train=False), jax.random.key(0), images)
+    evaluate = jax.jit(lambda variables, x: network.apply(variables, x, train=False).logits)
+    exported = export.export(evaluate, platforms=["cpu", "cuda", "tpu"])(variables, images)
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    assert exported.out_avals[0].shape[-1] == network.num_classes
