@@ -25,17 +25,18 @@ from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
 from cnnjax.config import Fraction
 from cnnjax.errors import ConfigError
 from cnnjax.models.variant import Variant
+from cnnjax.nn.digit_codes import digit_codes
 from cnnjax.nn.initializers import Initialization, fan_in_biases, fan_in_weights
 from cnnjax.nn.network import Network, Outputs
 from cnnjax.nn.norm import BatchNorm
+from cnnjax.nn.rounding import round_repeats
 from cnnjax.nn.table_convolution import TableConvolution
 from cnnjax.ops.pooling import average_pool, max_pool, sum_pool
 
@@ -55,29 +56,6 @@ C3_TABLE = (
     *((0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5)),
     *((0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5), (0, 1, 2, 3, 4, 5)),
 )
-
-# The ten digits of Figure 3 side by side, 7 columns each: # is +1, the rest -1.
-DIGIT_BITMAPS = """
-.#####. ...##.. .#####. ####### .#####. .#####. ..####. ####### .#####. .#####.
-....... ..###.. ....... .....## ....... ....... .##.... .....## ##...## ##..###
-..###.. .####.. .#####. ....##. ....... ####### ##..... .....## ##...## ##...##
-.##.##. ...##.. ##...## ...##.. .##..## ##..... ##..... ....##. ##...## ##...##
-##...## ...##.. #....## ..####. .##..## ##..... ######. ...##.. .#####. ##..###
-##...## ...##.. ....##. .....## ###..## .####.. ###..## ...##.. ##...## .######
-##...## ...##.. ..###.. .....## ##...## ..####. ##...## ..##... ##...## .....##
-##...## ...##.. .##.... .....## ##...## .....## ##...## ..##... ##...## .....##
-.##.##. ...##.. ##..... ##...## ##..### ##...## ###..## ..##... ##...## ....##.
-..###.. .###### ####### .#####. .###### .#####. .#####. ..##... .#####. .####..
-....... ....... ....... ....... .....## ....... ....... ....... ....... .......
-....... ....... ....... ....... .....## ....... ....... ....... ....... .......
-"""
-
-
-def digit_codes() -> np.ndarray:
-    """The targets of F6, one for each digit: (10, 84) float32 of +1 and -1, each bitmap row by row."""
-    rows = [line.split() for line in DIGIT_BITMAPS.split("\n") if line]
-    digits = ["".join(digit) for digit in zip(*rows, strict=True)]
-    return np.array([[1 if pixel == "#" else -1 for pixel in digit] for digit in digits], np.float32)
 
 
 class Subsampling(nn.Module):
@@ -152,11 +130,20 @@ class LeNet5(Network, kw_only=True):
     """Normalisation between C1, C3, C5 and their activations."""
     dropout: Fraction = 0.0
     """Probability that an output of C5 or F6 is dropped in training."""
+    width: PositiveFloat = 1.0
+    """Multiplies the maps of C1, C3 and C5 and the units of F6; needs a full C3 and a linear head unless it is 1."""
+    depth: PositiveFloat = 1.0
+    """How many convolutions C1 and C3 are, rounded up; those after the first keep the size of the map."""
 
     def __post_init__(self) -> None:
         if self.head == "rbf" and self.num_classes != 10:
             raise ConfigError(
                 f"head 'rbf' has codes for the ten digits only, got num_classes {self.num_classes}; choose head: linear"
+            )
+        if self.width != 1 and (self.c3, self.head) != ("full", "linear"):
+            raise ConfigError(
+                f"width {self.width} does not go with c3 '{self.c3}' and head '{self.head}': Table I and the digits' "
+                "codes have the published width; choose c3: full and head: linear"
             )
         super().__post_init__()
 
@@ -174,10 +161,16 @@ class LeNet5(Network, kw_only=True):
         def weights_of(fan_in: int) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
             return fan_in_weights(self.initialization, fan_in), fan_in_biases(self.initialization, fan_in)
 
-        def convolve(x: jax.Array, maps: int, size: tuple[int, int], name: str) -> jax.Array:
+        def convolve(x: jax.Array, maps: int, size: tuple[int, int], name: str, padding: str = "VALID") -> jax.Array:
             kernel, bias = weights_of(math.prod(size) * x.shape[-1])
-            layer = nn.Conv(maps, size, 1, "VALID", dtype=self.dtype, kernel_init=kernel, bias_init=bias, name=name)
+            layer = nn.Conv(maps, size, 1, padding, dtype=self.dtype, kernel_init=kernel, bias_init=bias, name=name)
             return layer(x)
+
+        def deepen(x: jax.Array, name: str) -> jax.Array:
+            for index in range(2, round_repeats(1, self.depth) + 1):
+                x = convolve(x, x.shape[-1], (5, 5), f"{name}_{index}", "SAME")
+                x = normalise_and_activate(x, f"{name}_{index}")
+            return x
 
         def connect(x: jax.Array, units: int, dtype: DTypeLike, name: str) -> jax.Array:
             kernel, bias = weights_of(x.shape[-1])
@@ -193,19 +186,20 @@ class LeNet5(Network, kw_only=True):
             return activate(x) if self.pooling == "trainable" else x
 
         features = {}
-        x = convolve(images, 6, (5, 5), "c1")
-        x = features["c1"] = normalise_and_activate(x, "c1")
+        c1, c3, c5, f6 = (max(1, round(maps * self.width)) for maps in (6, 16, 120, 84))
+        x = convolve(images, c1, (5, 5), "c1")
+        x = features["c1"] = deepen(normalise_and_activate(x, "c1"), "c1")
         x = features["s2"] = subsample(x, "s2")
         if self.c3 == "table":
             x = TableConvolution(C3_TABLE, (5, 5), self.initialization, self.dtype, name="c3")(x)
         else:
-            x = convolve(x, 16, (5, 5), "c3")
-        x = features["c3"] = normalise_and_activate(x, "c3")
+            x = convolve(x, c3, (5, 5), "c3")
+        x = features["c3"] = deepen(normalise_and_activate(x, "c3"), "c3")
         x = features["s4"] = subsample(x, "s4")
-        x = convolve(x, 120, (x.shape[1], x.shape[2]), "c5")
+        x = convolve(x, c5, (x.shape[1], x.shape[2]), "c5")
         x = features["c5"] = drop(normalise_and_activate(x, "c5"))
-        x = features["f6"] = drop(activate(connect(x, 84, self.dtype, "f6")))
-        x = x.reshape(-1, 84)
+        x = features["f6"] = drop(activate(connect(x, f6, self.dtype, "f6")))
+        x = x.reshape(-1, f6)
         if self.head == "rbf":
             logits = -RadialBasisOutput(name="output")(x)
         else:
