@@ -1,4 +1,7 @@
-"""Layers straight from their definitions in float64 numpy, for images (batch, height, width, channels)."""
+"""Layers straight from their definitions in float64 numpy, for images (batch, height, width, channels).
+
+Below them is what tests ask of a network: its shapes, its layers, random variables for it, and what it computes.
+"""
 
 import functools
 import re

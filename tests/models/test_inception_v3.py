@@ -162,7 +162,7 @@ def test_biases_and_normalisations(fields, leaves):
 
 @pytest.mark.parametrize(
     ("depth", "last_blocks", "factors"),
-    [(0.1, (2, 2, 2), [192]), (0.5, (3, 3, 2), [160, 192]), (1.5, (6, 7, 4), [128, 128, 160, 160, 160, 192])],
+    [(0.1, (2, 2, 2), [192]), (0.5, (3, 3, 2), [160, 192]), (1.5, (6, 7, 4), [128, 160, 160, 160, 192, 192])],
 )
 def test_depth_repeats_or_leaves_out_modules_that_keep_the_size(depth, last_blocks, factors):
     leaves = leaf_shapes(stem="small", num_classes=5, depth=depth)
