@@ -1,20 +1,71 @@
-"""One line a registered network."""
+"""One line a registered network, ours or another library's.
 
+Run as a program it writes `cnnjax/analysis/counts.py`, with which the lines of all networks are there at once.
+"""
+
+from pathlib import Path
 from typing import Any
 
+from cnnjax.analysis import counts
 from cnnjax.analysis.summary import summarize
-from cnnjax.models import create_model, get_variant
+from cnnjax.models import ALIASES, create_model, get_peer, get_variant, list_models
 
 
 def describe_model(name: str) -> dict[str, Any]:
-    """name, params, batch_stats, macs (for one image of the variant's own size), input and paper of a variant."""
+    """name, aliases, params, batch_stats, macs (for one image of the variant's own size), input and paper of a variant.
+
+    The counts are those of `cnnjax.analysis.counts`; what is not in there is counted now.
+    """
     variant = get_variant(name)
-    summary = summarize(create_model(name), variant.input_shape)
+    params, batch_stats, macs = counts.COUNTS.get(name) or count(name)
     return {
         "name": name,
-        "params": summary.params,
-        "batch_stats": summary.batch_stats,
-        "macs": summary.macs,
+        "aliases": [alias for alias, original in ALIASES.items() if original == name],
+        "params": params,
+        "batch_stats": batch_stats,
+        "macs": macs,
         "input": list(variant.input_shape),
         "paper": variant.paper,
     }
+
+
+def describe_peer(name: str) -> dict[str, Any]:
+    """name, variant (of ours), fields (that make the variant what the other library has), input and paper."""
+    ours, fields = get_peer(name)
+    variant = get_variant(name)
+    return {
+        "name": name,
+        "variant": ours,
+        "fields": dict(fields),
+        "input": list(variant.input_shape),
+        "paper": variant.paper,
+    }
+
+
+def count(name: str) -> tuple[int, int, int]:
+    """Parameters, batch statistics and multiply-adds of a network, for one image of its own size."""
+    summary = summarize(create_model(name), get_variant(name).input_shape)
+    return (summary.params, summary.batch_stats, summary.macs)
+
+
+def table_of_counts() -> str:
+    """The source of `cnnjax/analysis/counts.py`, counted now."""
+    rows = {name: count(name) for name in list_models()}
+    lines = [f'    "{name}": ({params:_}, {stats:_}, {macs:_}),' for name, (params, stats, macs) in rows.items()]
+    return "\n".join(
+        [
+            '"""Parameters, batch statistics and multiply-adds of every variant, since counting all takes a minute.',
+            "",
+            "Written by `python -m cnnjax.analysis.catalogue`, and not to be edited by hand; a test counts it again.",
+            '"""',
+            "",
+            "COUNTS: dict[str, tuple[int, int, int]] = {",
+            *lines,
+            "}",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    Path(counts.__file__).write_text(table_of_counts(), encoding="utf-8")

@@ -1,25 +1,37 @@
-"""What a network costs: parameters, multiply-adds, connections and activations, layer by layer, without running it.
+"""What a network costs and sees: parameters, multiply-adds, connections, activations and receptive fields, layer by
+layer, without running it.
 
 Conventions, as in the papers: multiply-adds (MACs) are those of convolutions and matrix products for one image in
 evaluation; padding counts, biases, normalisation, pooling and activations do not. Connections are the inputs of all
 units, the constant one of a bias among them (LeCun et al. 1998); normalisation has none, since it folds into its layer.
+Receptive fields are those of `cnnjax.analysis.receptive_field`.
+
+The layers are Linen modules with a class that is known here or that counts itself, and the pools, which are no modules.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import traverse_util
 
-from cnnjax.nn.network import Network
+from cnnjax.analysis.calls import BEGIN, END, Call, Recorder, Shape, marked_call
+from cnnjax.analysis.equations import Trace, Value, trace
+from cnnjax.analysis.pools import Pool, find_pools
+from cnnjax.analysis.pyramid import FeatureMap, feature_maps
+from cnnjax.analysis.receptive_field import ReceptiveField, fields_of_values
+from cnnjax.nn.network import Network, Outputs
 from cnnjax.nn.norm import BatchNorm
 
-Shape = tuple[int, ...]
-
+_MATRIX_PRODUCTS = (nn.Conv, nn.ConvTranspose, nn.Dense)
 _NORMALISATIONS = (BatchNorm, nn.BatchNorm, nn.LayerNorm, nn.GroupNorm)
+# Fields that change how a network is compiled, and neither its layers nor their costs.
+_COMPILATION_FIELDS = ("remat", "scan")
 
 
 @runtime_checkable
@@ -38,9 +50,9 @@ class LayerSummary:
     """One call of a layer."""
 
     name: str
-    """The path of its parameters, such as `stage2/block1/conv2`."""
+    """The path of its parameters, such as `stage2/block1/conv2`; for a pool, that of its module and its kind."""
     kind: str
-    """Its class."""
+    """Its class, or a pool's function."""
     output_shape: Shape
     """(height, width, channels), or (features,)."""
     kernel: Shape | None
@@ -52,18 +64,30 @@ class LayerSummary:
     connections: int
     activation_bytes: int
     """Size of its output."""
+    receptive_field: ReceptiveField | None = None
+    """What its output sees of the image; None for a layer that does not see it in evaluation."""
+    training_only: bool = False
+    """Whether it is computed in training alone, as an auxiliary classifier's layers are."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """Totals for one image, and the layers in the order of their calls."""
+    """Totals for one image in evaluation, and the layers in the order of their calls."""
 
     params: int
+    """Trainable numbers, those of layers that only training computes among them."""
     batch_stats: int
     """Running means and variances, not trained."""
     macs: int
     connections: int
+    activation_bytes: int
+    """Outputs of all layers."""
+    largest_activation_bytes: int
+    """Output of the layer with the largest."""
     layers: tuple[LayerSummary, ...]
+    """Those that only training computes come last."""
+    features: tuple[FeatureMap, ...]
+    """The feature maps, from shallow to deep."""
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values for JSON."""
@@ -74,87 +98,157 @@ def summarize(network: Network, input_shape: tuple[int, int, int]) -> Summary:
     """Counts what a network costs in evaluation, from shapes alone.
 
     Args:
-        network: any network of `cnnjax.models`.
+        network: any network of `cnnjax.models`; whether it is scanned or rematerialised makes no difference.
         input_shape: (height, width, channels) of an image.
 
     Raises:
         ConfigError: the network takes no such image.
-        TypeError: a layer holds parameters, and nothing says how to count it.
+        TypeError: a layer holds parameters, and nothing says how to count it; or it is called in a loop.
     """
-    layers: list[LayerSummary] = []
-    seen: set[str] = set()
-    counting = False
+    own = {field.name for field in dataclasses.fields(network)}
+    off: dict[str, Any] = {name: False for name in _COMPILATION_FIELDS if name in own}
+    network = network.clone(**off)
+    images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
 
-    def count_layer(
-        call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: nn.module.InterceptorContext
-    ) -> Any:
-        nonlocal counting
-        module = context.module
-        if context.method_name != "__call__" or counting or not _is_layer(module):
-            output = call(*args, **kwargs)
-            if context.method_name == "__call__" and not counting:
-                _require_no_own_params(module)
-            return output
-        counting = True
-        output = call(*args, **kwargs)
-        counting = False
-        layer = _summarize_layer(module, args[0].shape[1:], output)
-        layers.append(dataclasses.replace(layer, params=0) if layer.name in seen else layer)
-        seen.add(layer.name)
-        return output
+    initialised = Recorder(_is_layer)
+    with nn.intercept_methods(initialised):
+        variables = jax.eval_shape(lambda key, x: network.init(key, x, train=False), jax.random.key(0), images)
+    params = variables.get("params", {})
+    _require_all_counted(params, initialised.calls)
 
-    def initialise(key: jax.Array, images: jax.Array) -> Any:
-        return network.init(key, images, train=False)
+    evaluated = Recorder(_is_layer)
+    feature_names: list[str] = []
 
-    with nn.intercept_methods(count_layer):
-        images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-        variables = jax.eval_shape(initialise, jax.random.key(0), images)
+    def evaluate(variables: Any, images: jax.Array) -> Outputs:
+        outputs: Outputs = network.apply(variables, images, train=False)  # type: ignore[assignment]
+        feature_names.extend(outputs.features)
+        return outputs
+
+    with nn.intercept_methods(evaluated):
+        traced = trace(evaluate, variables, images)
+
+    field_of = fields_of_values(traced)
+    layers = list(_layers_in_order(traced, evaluated.calls, params, field_of))
+    called = {layer.name for layer in layers}
+    in_training = [
+        dataclasses.replace(_summarize_layer(call, params), training_only=True)
+        for call in initialised.calls
+        if call.is_layer and call.name not in called
+    ]
     return Summary(
-        params=_size(variables.get("params", {})),
+        params=_size(params),
         batch_stats=_size(variables.get("batch_stats", {})),
         macs=sum(layer.macs for layer in layers),
         connections=sum(layer.connections for layer in layers),
-        layers=tuple(layers),
+        activation_bytes=sum(layer.activation_bytes for layer in layers),
+        largest_activation_bytes=max((layer.activation_bytes for layer in layers), default=0),
+        layers=tuple(_held_once([*layers, *in_training])),
+        features=tuple(feature_maps(feature_names, traced.outputs.features, field_of)),
     )
+
+
+def _layers_in_order(
+    traced: Trace, calls: Sequence[Call], params: Any, field_of: Callable[[Value], ReceptiveField | None]
+) -> Iterator[LayerSummary]:
+    """Layers and pools in the order of their equations."""
+    pools = find_pools(traced.equations)
+    names: Counter[str] = Counter()
+    around: list[int] = []  # the calls that have begun and not ended; the first is that of the network itself
+    seen: set[int] = set()
+    for index, equation in enumerate(traced.equations):
+        if (number := marked_call(equation, BEGIN)) is not None:
+            around.append(number)
+        elif (number := marked_call(equation, END)) is not None:
+            del around[around.index(number) :]
+            if calls[number].is_layer:
+                seen.add(number)
+                layer = _summarize_layer(calls[number], params)
+                yield dataclasses.replace(layer, receptive_field=field_of(equation.inputs[0]))
+        elif index in pools and around and not calls[around[-1]].is_layer:
+            path = "/".join((*calls[around[-1]].module.path, pools[index].kind))
+            names[path] += 1
+            name = path if names[path] == 1 else f"{path}{names[path]}"
+            yield _summarize_pool(name, pools[index], field_of(pools[index].output))
+    for number, call in enumerate(calls):
+        if call.is_layer and number not in seen:
+            raise TypeError(f"'{call.name}' is called in a loop, and nothing says how often; write the loop out")
+
+
+def _held_once(layers: Iterable[LayerSummary]) -> Iterator[LayerSummary]:
+    seen: set[str] = set()
+    for layer in layers:
+        yield dataclasses.replace(layer, params=0) if layer.name in seen else layer
+        seen.add(layer.name)
 
 
 def _is_layer(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Conv, nn.ConvTranspose, nn.Dense, CountsItself, *_NORMALISATIONS))
+    return isinstance(module, (CountsItself, *_MATRIX_PRODUCTS, *_NORMALISATIONS))
 
 
-def _summarize_layer(module: nn.Module, input_shape: Shape, output: jax.Array) -> LayerSummary:
-    output_shape = output.shape[1:]
-    params = module.variables.get("params", {})
+def _summarize_layer(call: Call, params: Any) -> LayerSummary:
+    module, own = call.module, _at(params, call.module.path)
     if isinstance(module, CountsItself):
-        macs, connections = module.macs(input_shape, output_shape), module.connections(input_shape, output_shape)
+        macs = module.macs(call.input_shape, call.output_shape)
+        connections = module.connections(call.input_shape, call.output_shape)
     elif isinstance(module, _NORMALISATIONS):
         macs, connections = 0, 0
     else:
+        assert isinstance(module, _MATRIX_PRODUCTS)
         # A transposed convolution spreads each input over a kernel; the others gather a kernel for each output.
-        positions = (input_shape if isinstance(module, nn.ConvTranspose) else output_shape)[:-1]
-        macs = math.prod(positions) * math.prod(params["kernel"].shape)
-        connections = macs + (math.prod(output_shape) if module.use_bias else 0)
+        positions = (call.input_shape if isinstance(module, nn.ConvTranspose) else call.output_shape)[:-1]
+        macs = math.prod(positions) * math.prod(own["kernel"].shape)
+        connections = macs + (math.prod(call.output_shape) if module.use_bias else 0)
     kernel = _pair(getattr(module, "kernel_size", None))
     return LayerSummary(
-        name="/".join(module.path),
+        name=call.name,
         kind=type(module).__name__,
-        output_shape=output_shape,
+        output_shape=call.output_shape,
         kernel=kernel,
         stride=None if kernel is None else _pair(getattr(module, "strides", None) or 1),
-        params=_size(params),
+        params=_size(own),
         macs=macs,
         connections=connections,
-        activation_bytes=output.size * output.dtype.itemsize,
+        activation_bytes=call.output_bytes,
     )
 
 
-def _require_no_own_params(module: nn.Module) -> None:
-    own = [name for name, value in module.variables.get("params", {}).items() if hasattr(value, "shape")]
-    if own:
+def _summarize_pool(name: str, pool: Pool, field: ReceptiveField | None) -> LayerSummary:
+    output_shape = pool.output.shape[1:]
+    return LayerSummary(
+        name=name,
+        kind=pool.kind,
+        output_shape=output_shape,
+        kernel=pool.window,
+        stride=pool.stride,
+        params=0,
+        macs=0,
+        connections=math.prod(output_shape) * math.prod(pool.window),
+        activation_bytes=pool.output.bytes,
+        receptive_field=field,
+    )
+
+
+def _require_all_counted(params: Any, calls: Sequence[Call]) -> None:
+    """TypeError where parameters belong to a module that is no layer."""
+    modules = {call.module.path: call for call in calls}
+    held: dict[tuple[str, ...], list[str]] = {}
+    for path in traverse_util.flatten_dict(params):
+        parents = [path[:length] for length in range(len(path))]
+        if not any(parent in modules and modules[parent].is_layer for parent in parents):
+            held.setdefault(path[:-1], []).append(path[-1])
+    for path, names in held.items():
+        kind = type(modules[path].module).__name__ if path in modules else "a module"
         raise TypeError(
-            f"{type(module).__name__} '{'/'.join(module.path)}' holds parameters ({', '.join(own)}), and nothing says "
-            "how to count it; give it the methods macs and connections of CountsItself"
+            f"{kind} '{'/'.join(path)}' holds parameters ({', '.join(names)}), and nothing says how to count it; "
+            "give it the methods macs and connections of CountsItself"
         )
+
+
+def _at(params: Any, path: Sequence[str]) -> Any:
+    """The parameters of a module."""
+    for name in path:
+        params = params.get(name, {})
+    return params
 
 
 def _pair(size: Any) -> Shape | None:

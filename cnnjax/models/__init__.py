@@ -153,12 +153,6 @@ def create_model(name: str, **fields: Any) -> "Network":
     return variant.network(**{**variant.args, **check_args(name, others, name), **given_by_training})
 
 
-def variant_of(peer: str) -> tuple[str, Mapping[str, Any]]:
-    """Our variant of another library's network, and the fields that make it theirs."""
-    ours, fields = _peers().get(peer)[:2]
-    return ours, fields
-
-
 def family_of(name: str) -> str:
     """The family, and so the module in this package, of a variant or of another library's network."""
     if "/" in name:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.errors import ConfigError, WeightsError
-from cnnjax.models import create_model, get_variant, list_peers, variant_of
+from cnnjax.models import create_model, get_peer, get_variant, list_peers
 from cnnjax.nn.network import Network
 from cnnjax.registry import unknown
 from cnnjax.weights.adapt import change_channels, change_classes, channels_in, classes_in, start_anew
@@ -85,7 +85,7 @@ def import_weights(
     """
     path = Path(path)
     require_peer(peer)
-    ours, own_fields = variant_of(peer)
+    ours, own_fields = get_peer(peer)
     given = {**own_fields, **(fields or {})}
     shape = get_variant(peer).input_shape
     arrays = dict(_read(peer, path, shapes_of(create_model(ours, **given), shape)).arrays)
@@ -139,7 +139,7 @@ def export_weights(weights: Weights, path: str | Path, peer: str | None = None) 
         save_weights(path, weights)
         return
     require_peer(peer)
-    ours, fields = variant_of(peer)
+    ours, fields = get_peer(peer)
     theirs = create_model(ours, **{**fields, "num_classes": weights.network.num_classes})
     differences = _differences(weights.network, theirs)
     if differences:
@@ -160,7 +160,7 @@ def inspect_file(path: str | Path, peer: str | None = None) -> tuple[WeightsFile
     if peer is None:
         return read_arrays(path), None
     require_peer(peer)
-    ours, fields = variant_of(peer)
+    ours, fields = get_peer(peer)
     shapes = shapes_of(create_model(ours, **fields), get_variant(peer).input_shape)
     file = _read(peer, path, shapes)
     arrays = dict(file.arrays)

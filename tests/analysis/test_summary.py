@@ -1,5 +1,6 @@
 """Counts against the figures that the LeNet-5 paper prints, and against arithmetic for every kind of layer."""
 
+import dataclasses
 import json
 
 import jax
@@ -10,9 +11,10 @@ from flax import linen as nn
 
 from cnnjax.analysis.summary import summarize
 from cnnjax.errors import ConfigError
-from cnnjax.models import create_model, get_variant, list_models
+from cnnjax.models import FAMILIES, create_model, get_variant
 from cnnjax.nn.network import Network, Outputs
 from cnnjax.nn.norm import BatchNorm
+from cnnjax.ops.pooling import global_average_pool, max_pool
 
 # Layer: (height, width, channels), parameters, multiply-adds, connections.
 LENET5 = {
@@ -63,18 +65,25 @@ def test_fields_change_the_count_by_what_they_add(fields, params):
     assert summarize(create_model("lenet5", **fields), (32, 32, 1)).params == params
 
 
-@pytest.mark.parametrize("name", list_models())
-def test_layers_add_up_to_the_initialised_network(name):
-    network, shape = create_model(name), get_variant(name).input_shape
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_add_up_to_the_initialised_network(family):
+    name = FAMILIES[family][-1]
+    fields = {field.name for field in dataclasses.fields(get_variant(name).network)}
+    shallow = {"depth": 0.1} if "depth" in fields else {}  # less to trace
+    network, shape = create_model(name, **shallow), get_variant(name).input_shape
     summary = summarize(network, shape)
     variables = jax.eval_shape(
         lambda key, images: network.init(key, images, train=False), jax.random.key(0), jnp.zeros((1, *shape))
     )
     params = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(variables["params"]))
     assert summary.params == params == sum(layer.params for layer in summary.layers)
-    assert summary.macs == sum(layer.macs for layer in summary.layers)
-    assert summary.connections == sum(layer.connections for layer in summary.layers)
+    in_evaluation = [layer for layer in summary.layers if not layer.training_only]
+    assert summary.macs == sum(layer.macs for layer in in_evaluation)
+    assert summary.connections == sum(layer.connections for layer in in_evaluation)
+    assert summary.activation_bytes == sum(layer.activation_bytes for layer in in_evaluation)
+    assert summary.largest_activation_bytes == max(layer.activation_bytes for layer in in_evaluation)
     assert all(layer.name for layer in summary.layers)
+    assert all(layer.receptive_field is not None for layer in in_evaluation)
 
 
 class Centred(nn.Module):
@@ -154,6 +163,112 @@ def test_activation_bytes_follow_the_dtype(dtype, size):
     assert first.activation_bytes == 28 * 28 * 6 * size
 
 
+class Pooled(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = max_pool(nn.Conv(4, (3, 3), name="conv")(x), 3, 2, "symmetric")
+        return max_pool(x, 2, 2)
+
+
+class WithPools(Network, kw_only=True):
+    """Pools, a gate that sees everything, and a classifier that only training has."""
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        x = max_pool(images, 2, 2)
+        x = Pooled(name="stage")(x)
+        gate = nn.Dense(4, use_bias=False, name="gate")(global_average_pool(x))
+        x = nn.Conv(6, (1, 1), use_bias=False, name="last")(x * gate[:, None, None])
+        if train or self.is_initializing():
+            nn.Dense(3, name="auxiliary")(global_average_pool(x))
+        logits = nn.Dense(2, name="head")(global_average_pool(x))
+        return Outputs(logits=logits, aux={}, features={"shallow": images, "deep": x})
+
+
+@pytest.fixture(scope="module")
+def with_pools():
+    return summarize(WithPools(), (32, 48, 3))
+
+
+# In the order of the calls: name, kind, output, window, stride, height of the receptive field, whether it sees all.
+WITH_POOLS = [
+    ("max_pool", "max_pool", (16, 24, 3), (2, 2), (2, 2), 2, False),
+    ("stage/conv", "Conv", (16, 24, 4), (3, 3), (1, 1), 6, False),
+    ("stage/max_pool", "max_pool", (8, 12, 4), (3, 3), (2, 2), 10, False),
+    ("stage/max_pool2", "max_pool", (4, 6, 4), (2, 2), (2, 2), 14, False),
+    ("global_average_pool", "global_average_pool", (4,), (4, 6), None, None, True),
+    ("gate", "Dense", (4,), None, None, None, True),
+    ("last", "Conv", (4, 6, 6), (1, 1), (1, 1), 14, True),
+    ("global_average_pool2", "global_average_pool", (6,), (4, 6), None, None, True),
+    ("head", "Dense", (2,), None, None, None, True),
+]
+
+
+def test_pools_are_rows_in_their_places(with_pools):
+    found = []
+    for layer in with_pools.layers[:-1]:
+        field = layer.receptive_field
+        seen = (field.size[0] if field.size else None, field.whole_image)
+        found.append((layer.name, layer.kind, layer.output_shape, layer.kernel, layer.stride, *seen))
+    assert found == WITH_POOLS
+
+
+def test_pools_cost_connections_and_memory_alone(with_pools):
+    pool = with_pools.layers[2]
+    assert (pool.params, pool.macs, pool.connections) == (0, 0, 8 * 12 * 4 * 9)
+    assert pool.activation_bytes == 8 * 12 * 4 * 4
+
+
+def test_what_only_training_computes_has_parameters_and_no_part_in_the_sums(with_pools):
+    *evaluated, auxiliary = with_pools.layers
+    assert not any(layer.training_only for layer in evaluated)
+    assert (auxiliary.name, auxiliary.training_only, auxiliary.receptive_field) == ("auxiliary", True, None)
+    assert (auxiliary.params, auxiliary.macs) == (6 * 3 + 3, 6 * 3)
+    assert with_pools.params == sum(layer.params for layer in with_pools.layers)
+    assert with_pools.macs == 16 * 24 * 108 + 4 * 4 + 4 * 6 * 24 + 6 * 2
+    assert with_pools.connections == sum(layer.connections for layer in evaluated)
+
+
+def test_activations_are_summed_and_the_largest_is_told(with_pools):
+    sizes = [16 * 24 * 3, 16 * 24 * 4, 8 * 12 * 4, 4 * 6 * 4, 4, 4, 4 * 6 * 6, 6, 2]
+    assert with_pools.activation_bytes == 4 * sum(sizes)
+    assert with_pools.largest_activation_bytes == 4 * 16 * 24 * 4
+
+
+@pytest.mark.parametrize("fields", [{"remat": True}, {"scan": True}, {"remat": True, "scan": True}])
+def test_how_a_network_is_compiled_makes_no_difference(fields):
+    small = {"stage_sizes": (4, 4), "stage_widths": (8, 16)}
+    plain = summarize(create_model("resnet50", **small), (64, 64, 3))
+    assert summarize(create_model("resnet50", **small, **fields), (64, 64, 3)) == plain
+
+
+def test_rematerialised_modules_of_ones_own_count_as_they_are():
+    class Rematerialised(Network, kw_only=True):
+        @nn.compact
+        def __call__(self, images, *, train):
+            x = nn.remat(Pooled)(name="stage")(images)
+            return Outputs(logits=x.mean((1, 2)), aux={}, features={})
+
+    found = summarize(Rematerialised(), (32, 32, 3))
+    names = ["stage/conv", "stage/max_pool", "stage/max_pool2", "global_average_pool"]
+    assert [layer.name for layer in found.layers] == names
+    assert found.macs == 32 * 32 * 108
+
+
+def test_a_layer_in_a_loop_raises():
+    class Looped(Network, kw_only=True):
+        @nn.compact
+        def __call__(self, images, *, train):
+            repeat = nn.scan(
+                lambda dense, x, _: (dense(x), None), variable_axes={"params": 0}, split_rngs={"params": True}, length=3
+            )
+            x, _ = repeat(nn.Dense(3, name="dense"), images.mean((1, 2)), None)
+            return Outputs(logits=x, aux={}, features={})
+
+    with pytest.raises(TypeError, match=r"^'dense' is called in a loop, and nothing says how often"):
+        summarize(Looped(), (4, 4, 3))
+
+
 def test_a_layer_that_nothing_can_count_raises():
     class Bare(Network, kw_only=True):
         @nn.compact
@@ -183,4 +298,7 @@ def test_to_dict_is_json_with_every_layer(published):
         "macs": 150_000,
         "connections": 151_600,
         "activation_bytes": 6_400,
+        "receptive_field": {"size": [14, 14], "stride": [2, 2], "start": [0, 0], "whole_image": False},
+        "training_only": False,
     }
+    assert [each["name"] for each in tree["features"]] == ["c1", "s2", "c3", "s4", "c5", "f6"]
