@@ -104,7 +104,24 @@ class SyntheticSource(Section):
     source_seed: NonNegativeInt = 0
 
 
-Source = Annotated[DigitsSource | IdxSource | SyntheticSource, Field(discriminator="kind")]
+class DigitsOnPhotographsSource(Section):
+    """For segmentation: scikit-learn's handwritten digits on its two photographs, a class for each pixel.
+
+    Class 0 is the photograph, 1 to 10 are the digits 0 to 9. Training and test images share neither a digit nor a part
+    of a photograph.
+    """
+
+    kind: Literal["digits_on_photographs"]
+    image_size: Annotated[int, Field(ge=32, le=192)] = 64
+    """Height and width in pixels."""
+    digits: Annotated[int, Field(ge=1, le=16)] = 4
+    """How many are placed in an image, each in a cell of its own; fewer are larger."""
+    train_examples: PositiveInt = 1024
+    test_examples: PositiveInt = 256
+    source_seed: NonNegativeInt = 0
+
+
+Source = Annotated[DigitsSource | IdxSource | SyntheticSource | DigitsOnPhotographsSource, Field(discriminator="kind")]
 
 
 class DataConfig(Section):
@@ -227,6 +244,8 @@ class TrainConfig(Section):
     """Rematerialisation: recompute everything in the backward pass, or all but convolutions and matrix products."""
     batch_norm: Literal["global", "local", "frozen"] | GhostBatchNorm = "global"
     """Over which examples BatchNorm averages: all, each device's own, none (running statistics), or groups of n."""
+    auxiliary_weight: NonNegativeFloat = 0.3
+    """What each auxiliary classifier's loss counts beside the main one (GoogLeNet's 0.3)."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of the moving average of weights and batch statistics; null for none."""
 

@@ -105,6 +105,25 @@ def read_image(path: str | Path, *, size: Size | None, channels: int, fit: Fit =
     return fit_images(images, (height, width), fit)[0]
 
 
+def write_palette_image(path: Path, indices: np.ndarray, colours: np.ndarray) -> None:
+    """Writes a PNG whose pixels are indices, and that is shown in their colours.
+
+    Args:
+        indices: (height, width) uint8.
+        colours: (256, 3) uint8, red, green and blue of each index.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    image = Image.fromarray(indices)
+    image.putpalette(colours.tobytes())  # turns it into mode P
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path, "PNG")
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be written: {error.strerror or error}") from error
+
+
 def _height_and_width(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 

@@ -17,8 +17,8 @@ from cnnjax.data.sources import Examples
 from cnnjax.errors import ConfigError
 
 Batch = dict[str, np.ndarray]
-"""image (batch, height, width, channels) uint8, label (batch,) int32, mask (batch,) float32: 1 for an example, 0 for
-padding."""
+"""image (batch, height, width, channels) uint8, label (batch,) or (batch, height, width) int32, mask (batch,) float32:
+1 for an example, 0 for padding."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class EvalBatches:
         mask = np.ones(len(labels), np.float32)
         return {
             "image": np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))),
-            "label": np.pad(labels, (0, missing)),
+            "label": np.pad(labels, ((0, missing), *((0, 0),) * (labels.ndim - 1))),
             "mask": np.pad(mask, (0, missing)),
         }
 

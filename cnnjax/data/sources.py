@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnjax.config import DataConfig, DigitsSource, IdxSource, SyntheticSource
+from cnnjax.config import DataConfig, DigitsOnPhotographsSource, DigitsSource, IdxSource, SyntheticSource
+from cnnjax.data.composites import draw_composites
 from cnnjax.data.idx import find_idx, read_idx
 from cnnjax.data.images import fit_images
 from cnnjax.data.random_bits import bell, random_stream, uniform
@@ -23,7 +24,7 @@ class Examples:
     images: np.ndarray
     """(N, height, width, channels) uint8."""
     labels: np.ndarray
-    """(N,) int32, indices into the class names."""
+    """(N,) int32, indices into the class names; (N, height, width) where each pixel has one."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,6 +50,16 @@ def load(config: DataConfig) -> Datasets:
         datasets = _load_digits(config.source)
     elif isinstance(config.source, IdxSource):
         datasets = _load_idx(config.source)
+    elif isinstance(config.source, DigitsOnPhotographsSource):
+        if config.image_size not in (None, config.source.image_size):
+            raise ConfigError(
+                f"data.image_size: {config.image_size} would part the images from their pixels' classes; set it to "
+                f"null, and data.source.image_size to the size that you want"
+            )
+        digits = _load_digits(DigitsSource())
+        parts = draw_composites(config.source, (digits.train, digits.test))
+        train, test = (Examples(*part) for part in parts)
+        datasets = Datasets(train, test, ("photograph", *digits.class_names))
     else:
         datasets = _make_synthetic(config.source)
     train, test = (_fit(examples, config) for examples in (datasets.train, datasets.test))
