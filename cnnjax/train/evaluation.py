@@ -32,7 +32,8 @@ def evaluate(run_dir: str | Path, *, checkpoint: str | int = "last") -> Record:
 
     Returns:
         run_dir, step, examples, weights ("ema" where the run keeps averages), loss, accuracy, and
-        accuracy_interval: Wilson's 95 % interval, the uncertainty that the number of held-out examples leaves.
+        accuracy_interval: Wilson's 95 % interval, the uncertainty that the number of held-out examples leaves. Of a
+        segmentation, whose pixels are not independent, mean_iou and class_iou (in the order of the classes) instead.
     """
     config = read_config(Path(run_dir))
     join_processes(ParallelConfig())  # those of this job, not those that trained
@@ -45,6 +46,8 @@ def evaluate(run_dir: str | Path, *, checkpoint: str | int = "last") -> Record:
     eval_step = executor.compile_eval(task.eval_step)
     records = evaluate_state(config, data.test, executor, eval_step, executor.put_state(state), int(state.step))
     record = records[-1]
+    if facts.segmentation:
+        return {"run_dir": str(run_dir), **record}
     correct = round(record["accuracy"] * record["examples"])
     low, high = stats.binomtest(correct, record["examples"]).proportion_ci(method="wilson")
     return {"run_dir": str(run_dir), **record, "accuracy_interval": [float(low), float(high)]}
@@ -89,7 +92,10 @@ def evaluate_state(
         batches = eval_batches(examples, batch_size=config.eval.batch_size, shard=shard, put=executor.put_batch)
         for metrics in _behind(eval_step(params, batch_stats, batch) for batch in batches):
             sums.add(executor.read_metrics(metrics))
-        records.append({"step": step, "weights": weights, "examples": sums.count("loss"), **sums.means()})
+        record = {"step": step, "weights": weights, "examples": sums.count("loss"), **sums.means()}
+        if of_classes := sums.class_iou():
+            record["class_iou"] = of_classes
+        records.append(record)
     return records
 
 

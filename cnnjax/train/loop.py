@@ -43,7 +43,8 @@ def fit(
         reporter: told of everything that happens.
 
     Returns:
-        run_dir, step, examples, finished, loss and accuracy on the held-out set, train_loss, train_accuracy, ...
+        run_dir, step, examples, finished, loss and accuracy (and mean_iou of a segmentation) on the held-out set,
+        train_loss, train_accuracy, ...
 
     Raises:
         ConfigError, DataError, RunError, TrainingError: each a sentence that says what to do.
@@ -255,6 +256,8 @@ class _Run:
             "train_accuracy": trained[-1]["accuracy"] if trained else None,
             "seconds": time.perf_counter() - self.since,
         }
+        if evaluated and "mean_iou" in evaluated[-1]:
+            result["mean_iou"] = evaluated[-1]["mean_iou"]
         if self.folder is not None and trained_now:
             self.folder.write_result(result)
         return result

@@ -7,6 +7,9 @@ from typing import Any
 Record = dict[str, Any]
 """A line of a run's history, or another set of facts by name; plain values that JSON can hold."""
 
+# A segmentation's metrics of each class, (pixels in both, pixels in either), are named by this and the class.
+CLASS_IOU = "iou of class "
+
 
 class Reporter:
     """Somebody who watches a run. This one keeps silent; the command line's shows it."""
@@ -42,8 +45,22 @@ class Sums:
             self.totals[name] = (old_total + total, old_count + count)
 
     def means(self) -> dict[str, float]:
-        """sum / count by metric; NaN where nothing was counted."""
-        return {name: total / count if count else math.nan for name, (total, count) in self.totals.items()}
+        """sum / count by metric; NaN where nothing was counted.
+
+        In place of a segmentation's single classes their `mean_iou`: intersection over union of the pixels that have
+        the class and those that were given it, averaged over the classes that occur.
+        """
+        means = {name: total / count if count else math.nan for name, (total, count) in self.totals.items()}
+        of_classes = [means.pop(name) for name in list(means) if name.startswith(CLASS_IOU)]
+        if of_classes:
+            occurring = [value for value in of_classes if not math.isnan(value)]
+            means["mean_iou"] = sum(occurring) / len(occurring) if occurring else math.nan
+        return means
+
+    def class_iou(self) -> list[float | None]:
+        """Intersection over union of each class, None of one that does not occur; empty unless it is a segmentation."""
+        pairs = [pair for name, pair in self.totals.items() if name.startswith(CLASS_IOU)]
+        return [both / either if either else None for both, either in pairs]
 
     def count(self, name: str) -> int:
         """How many examples went into a metric."""

@@ -206,7 +206,11 @@ def read_facts(run_dir: Path) -> DataFacts:
     try:
         facts = json.loads((run_dir / DATA).read_text(encoding="utf-8"))
         return DataFacts(
-            tuple(facts["class_names"]), tuple(facts["input_shape"]), facts["train_examples"], facts["test_examples"]
+            tuple(facts["class_names"]),
+            tuple(facts["input_shape"]),
+            facts["train_examples"],
+            facts["test_examples"],
+            facts.get("segmentation", False),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else repr(error)

@@ -14,10 +14,12 @@ from cnnjax.config import GhostBatchNorm
 from cnnjax.nn.network import Network, Outputs
 from cnnjax.nn.norm import BatchAveraging
 from cnnjax.train.losses import LossFunction
+from cnnjax.train.reporting import CLASS_IOU
 from cnnjax.train.state import TrainState
 
 Batch = Mapping[str, jax.Array]
-"""image (batch, height, width, channels) uint8, label (batch,) int32, mask (batch,) float32: 0 marks padding."""
+"""image (batch, height, width, channels) uint8, label (batch,) or (batch, height, width) int32, mask (batch,) float32:
+0 marks padding."""
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 """name -> (sum, count), to be divided once, on the host."""
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -72,6 +74,7 @@ def make_train_step(
     accumulate: int = 1,
     ema_decay: float | None = None,
     remat: Remat = "none",
+    auxiliary_weight: float = 0.3,
     unroll_accumulation: bool = False,
     axis: BatchAxis = BatchAxis(),
 ) -> TrainStep:
@@ -82,6 +85,7 @@ def make_train_step(
     step, towards the mean over all its groups.
 
     Args:
+        auxiliary_weight: each auxiliary classifier adds its own loss times this; the metric `loss` is without them.
         unroll_accumulation: write the micro-batches out instead of looping: faster on CPU, longer to compile.
     """
     forward = _rematerialised(_make_forward(network), remat)
@@ -91,7 +95,13 @@ def make_train_step(
     ) -> tuple[jax.Array, tuple[Metrics, ArrayTree]]:
         outputs, new_stats = forward(params, batch_stats, _inputs(batch, mean, std), key)
         metrics = _metrics(outputs, batch, loss)
-        return metrics["loss"][0] / examples, (metrics, new_stats)
+        objective = metrics["loss"][0]
+        if outputs.aux:
+            losses = sum((_losses(logits, batch["label"], loss) for logits in outputs.aux.values()), jnp.zeros(()))
+            auxiliary = _masked_sum(losses, batch)
+            metrics["auxiliary_loss"] = (auxiliary, metrics["loss"][1])
+            objective += auxiliary_weight * auxiliary
+        return objective / examples, (metrics, new_stats)
 
     def differentiate(
         state: TrainState, batch: Batch, key: jax.Array, examples: jax.Array
@@ -194,11 +204,43 @@ def _is_product(primitive: Any, *_: Any, **__: Any) -> bool:
 
 
 def _metrics(outputs: Outputs, batch: Batch, loss: LossFunction) -> Metrics:
-    mask, count = batch["mask"], batch["mask"].sum()
-    correct = outputs.logits.argmax(-1) == batch["label"]
-    # A masked example's loss may be anything, NaN included: choose, do not multiply.
-    losses = jnp.where(mask > 0, loss(outputs.logits, batch["label"]), 0.0)
-    return {"loss": ((losses * mask).sum(), count), "accuracy": ((correct * mask).sum(), count)}
+    logits, labels, count = outputs.logits, batch["label"], batch["mask"].sum()
+    losses = _losses(logits, labels, loss)
+    metrics = {"loss": (_masked_sum(losses, batch), count)}
+    if logits.ndim == 4:
+        labels = _crop(labels, logits.shape[1:3])
+    correct = (logits.argmax(-1) == labels).astype(jnp.float32)
+    metrics["accuracy"] = (_masked_sum(_per_example(correct), batch), count)
+    if logits.ndim == 4:
+        chosen = logits.argmax(-1)
+        for index in range(logits.shape[-1]):
+            found, true = chosen == index, labels == index
+            both, either = (_masked_sum(pixels.sum((1, 2)), batch) for pixels in (found & true, found | true))
+            metrics[f"{CLASS_IOU}{index}"] = (both, either)
+    return metrics
+
+
+def _losses(logits: jax.Array, labels: jax.Array, loss: LossFunction) -> jax.Array:
+    """(batch,): each example's loss, the mean over its pixels where there is a label for each."""
+    if logits.ndim == 2:
+        return loss(logits, labels)
+    labels = _crop(labels, logits.shape[1:3])
+    return _per_example(loss(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)).reshape(labels.shape))
+
+
+def _per_example(values: jax.Array) -> jax.Array:
+    return values.reshape(len(values), -1).mean(-1)
+
+
+def _masked_sum(values: jax.Array, batch: Batch) -> jax.Array:
+    # A masked example's value may be anything, NaN included: choose, do not multiply.
+    return jnp.where(batch["mask"] > 0, values, 0).astype(jnp.float32).sum()
+
+
+def _crop(labels: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    """The middle of the labels, for a network without padding, whose output is smaller than its input."""
+    top, left = ((whole - part) // 2 for whole, part in zip(labels.shape[1:], size, strict=True))
+    return labels[:, top : top + size[0], left : left + size[1]]
 
 
 def _micro_batches(batch: Batch, parts: int, unit: int) -> dict[str, jax.Array]:

@@ -27,12 +27,20 @@ class DataFacts:
     """(height, width, channels) of one image."""
     train_examples: int
     test_examples: int
+    segmentation: bool = False
+    """Whether there is a label for each pixel rather than each image."""
 
     @classmethod
     def of(cls, data: Datasets) -> "DataFacts":
         """Those of a loaded data set."""
         height, width, channels = data.train.images.shape[1:]
-        return cls(data.class_names, (height, width, channels), len(data.train.labels), len(data.test.labels))
+        return cls(
+            data.class_names,
+            (height, width, channels),
+            len(data.train.labels),
+            len(data.test.labels),
+            segmentation=data.train.labels.ndim == 3,
+        )
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,12 @@ def make_task(
     schedule = make_schedule(config.schedule, total, per_epoch, config.data.batch_size)
     optimizer = make_optimizer(config.optimizer, schedule)
     network = make_network(config, len(facts.class_names), axis)
+    if network.labels_pixels != facts.segmentation:
+        given, wanted = ("pixel", "image") if network.labels_pixels else ("image", "pixel")
+        raise ConfigError(
+            f"model.name: {config.model.name} gives each {given} a class, and the data has one for each {wanted}; "
+            "choose another model or another data.source"
+        )
     loss = make_loss(config.train.loss)
     train_step = make_train_step(
         network,
@@ -106,6 +120,7 @@ def make_task(
         accumulate=config.optimizer.accumulate,
         ema_decay=config.train.ema_decay,
         remat=config.train.remat,
+        auxiliary_weight=config.train.auxiliary_weight,
         unroll_accumulation=unroll_accumulation,
         axis=axis,
     )

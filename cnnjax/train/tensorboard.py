@@ -6,7 +6,7 @@ from typing import Any
 from cnnjax.errors import ConfigError
 from cnnjax.train.run_folder import Record
 
-_NOT_CURVES = ("kind", "weights", "step", "epoch", "examples")
+_NOT_CURVES = ("kind", "weights", "step", "epoch", "examples", "class_iou")
 
 
 class TensorBoard:
