@@ -1,20 +1,18 @@
-"""A trained run's opinion of single images."""
+"""What a network says of single images: a trained run's, or one whose weights came from elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import jax
 import numpy as np
 
 from cnnjax.data.images import read_image
-from cnnjax.errors import ConfigError, DataError
-from cnnjax.train.evaluation import load_state
-from cnnjax.train.run_folder import read_config, read_facts
-from cnnjax.train.step import normalize
-from cnnjax.train.step import predict as apply_network
-from cnnjax.train.task import make_task
+from cnnjax.errors import ConfigError, DataError, WeightsError
+from cnnjax.train.masks import NO_CLASS, Mask, place_back
+from cnnjax.train.run_weights import run_weights
+from cnnjax.weights.bundle import Weights, load_weights
+from cnnjax.weights.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -28,53 +26,119 @@ class Prediction:
 
 
 def predict(
-    run_dir: str | Path,
+    source: str | Path | Weights,
     images: Sequence[str | Path | np.ndarray],
     *,
     top: int = 3,
     checkpoint: str | int = "last",
     invert: bool = False,
 ) -> list[Prediction]:
-    """Classifies images with a run's weights (their moving average, where the run keeps one).
+    """Classifies images.
 
     Args:
-        images: picture files of any size, mode and orientation, or uint8 arrays (height, width, channels) that have
-            the network's input shape already.
+        source: a run folder, whose weights are taken (their moving average, where the run keeps one), a file that
+            `cnnjax weights import` or `export` wrote, or what `load_weights` made of it.
+        images: picture files of any size, mode and orientation, or uint8 arrays (height, width, channels) of any size.
         top: how many classes to return for each image.
-        checkpoint: "last", "best" or a step.
+        checkpoint: of a run: "last", "best" or a step.
         invert: swap black and white, for dark ink on a light ground where the training data is the other way round.
+
+    Raises:
+        ConfigError: the network gives each pixel a class, not the image.
     """
     if top < 1:
         raise ConfigError(f"top: expected at least 1, got {top}")
-    path = Path(run_dir)
-    config, facts = read_config(path), read_facts(path)
-    task = make_task(config, facts)
-    pixels = np.stack([_pixels(image, facts.input_shape, config.data.fit) for image in images])
-    if invert:
-        pixels = 255 - pixels
-    state = load_state(path, task, checkpoint)
-    weights = state.ema if state.ema is not None else {"params": state.params, "batch_stats": state.batch_stats}
-
-    @jax.jit
-    def probabilities(batch: jax.Array) -> jax.Array:
-        inputs = normalize(batch, config.data.mean, config.data.std)
-        return jax.nn.softmax(apply_network(task.network, weights["params"], weights["batch_stats"], inputs).logits)
-
+    weights = find_weights(source, checkpoint)
+    if weights.network.labels_pixels:
+        raise ConfigError(f"{weights.model} gives each pixel a class, not the image; predict_masks finds them")
+    preparation = _preparation(weights)
+    inputs = np.stack([preparation.apply(pixels) for pixels in _pixels(images, weights, invert)])
+    logits = _logits(weights)
+    probabilities = np.asarray(jax.nn.softmax(logits(inputs)))
     predictions = []
-    for image, row in zip(images, np.asarray(probabilities(pixels)), strict=True):
+    for image, row in zip(images, probabilities, strict=True):
         order = np.argsort(-row, kind="stable")[:top]
-        name = "array" if isinstance(image, np.ndarray) else str(image)
-        classes = tuple(_name(facts.class_names, index) for index in order)
-        predictions.append(Prediction(name, classes, tuple(float(row[index]) for index in order)))
+        classes = tuple(_name(weights.labels, index) for index in order)
+        predictions.append(Prediction(_title(image), classes, tuple(float(row[index]) for index in order)))
     return predictions
 
 
-def _pixels(image: str | Path | np.ndarray, shape: tuple[int, int, int], fit: Literal["pad", "resize"]) -> np.ndarray:
-    if not isinstance(image, np.ndarray):
-        return read_image(image, size=shape[:2], channels=shape[2], fit=fit)
-    if image.shape != shape or image.dtype != np.uint8:
-        raise DataError(f"expected a uint8 array of shape {shape}, got {image.dtype} of shape {image.shape}")
-    return image
+def predict_masks(
+    source: str | Path | Weights,
+    images: Sequence[str | Path | np.ndarray],
+    *,
+    checkpoint: str | int = "last",
+    invert: bool = False,
+) -> list[Mask]:
+    """Finds the class of each pixel of images, with a network that gives each pixel one.
+
+    An image is prepared as the training data was, and the mask is brought back to the image's own size, each pixel with
+    the class of the nearest one that the network saw.
+
+    Args:
+        source, images, checkpoint, invert: as in `predict`.
+
+    Raises:
+        ConfigError: the network gives each image one class, or has more classes than a mask can hold.
+    """
+    weights = find_weights(source, checkpoint)
+    if not weights.network.labels_pixels:
+        raise ConfigError(f"{weights.model} gives the image a class, not each pixel; predict finds it")
+    count = weights.network.num_classes
+    if count > NO_CLASS:
+        raise ConfigError(f"a mask holds {NO_CLASS} classes at most; {weights.model} has {count}")
+    preparation, logits = _preparation(weights), _logits(weights)
+    names = tuple(_name(weights.labels, index) for index in range(count))
+    masks = []
+    for image, pixels in zip(images, _pixels(images, weights, invert), strict=True):
+        # One at a time: segmentation networks see large images, and keep large maps.
+        found = np.asarray(logits(preparation.apply(pixels)[None]))[0].argmax(-1).astype(np.uint8)
+        masks.append(Mask(_title(image), place_back(found, pixels.shape[:2], preparation), names))
+    return masks
+
+
+def find_weights(source: str | Path | Weights, checkpoint: str | int = "last") -> Weights:
+    """The weights of a run folder or of a file of weights; weights are themselves."""
+    is_run = not isinstance(source, Weights) and Path(source).suffix != ".safetensors"
+    if checkpoint != "last" and not is_run:
+        raise ConfigError("a file of weights has no checkpoints to choose from")
+    if isinstance(source, Weights):
+        return source
+    return run_weights(source, checkpoint) if is_run else load_weights(source)
+
+
+def _preparation(weights: Weights) -> Preprocessing:
+    if weights.preprocessing is None:
+        raise WeightsError(
+            f"the weights ({weights.origin}) do not say how images are prepared; import them again with --prepared-as"
+        )
+    return weights.preprocessing
+
+
+def _logits(weights: Weights) -> Callable[[np.ndarray], jax.Array]:
+    @jax.jit
+    def logits(batch: jax.Array) -> jax.Array:
+        return weights.network.apply(weights.variables, batch, train=False).logits  # type: ignore[union-attr]
+
+    return logits
+
+
+def _pixels(images: Sequence[str | Path | np.ndarray], weights: Weights, invert: bool) -> Iterator[np.ndarray]:
+    """(height, width, channels) uint8 of each image."""
+    channels = weights.input_shape[-1]
+    for image in images:
+        if not isinstance(image, np.ndarray):
+            pixels = read_image(image, size=None, channels=channels)
+        elif image.ndim == 3 and image.shape[-1] == channels and image.dtype == np.uint8:
+            pixels = image
+        else:
+            came = f"{image.dtype} of shape {image.shape}"
+            raise DataError(f"expected a uint8 array (height, width, {channels}), got {came}")
+        yield 255 - pixels if invert else pixels
+
+
+def _title(image: str | Path | np.ndarray) -> str:
+    return "array" if isinstance(image, np.ndarray) else str(image)
 
 
 def _name(names: tuple[str, ...], index: int) -> str:
