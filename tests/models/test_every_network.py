@@ -1,4 +1,7 @@
-"""What holds for every registered network, narrow and shallow: it learns, on all executors, in both precisions."""
+"""What holds for every registered network, narrow and shallow: it learns, on all executors, in both precisions.
+
+Names whose small networks are the same one are tried together.
+"""
 
 import dataclasses
 import functools
@@ -8,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from narrow import narrow
+from narrow import distinct, narrow
 
-from cnnjax.models import get_variant, list_models
+from cnnjax.models import get_variant
 from cnnjax.nn.norm import BatchAveraging
 from cnnjax.train.losses import cross_entropy
 from cnnjax.train.state import init_state
@@ -18,7 +21,7 @@ from cnnjax.train.step import BatchAxis, make_train_step
 
 pytestmark = pytest.mark.slow
 
-NAMES = list_models()
+NAMES = [pytest.param(name, id="=".join(names)) for name, names in distinct().items()]
 STEPS = 20
 BATCH = 8
 
