@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from cnnjax.models import create_model, list_models
     from cnnjax.train.evaluation import evaluate
     from cnnjax.train.loop import fit
-    from cnnjax.train.predict import predict
+    from cnnjax.train.predict import predict, predict_masks
+    from cnnjax.weights.bundle import load_weights
 
 # Loaded when first asked for, so that the command line can answer before JAX is imported.
 _HOMES = {
@@ -24,7 +25,9 @@ _HOMES = {
     "fit": "cnnjax.train.loop",
     "list_models": "cnnjax.models",
     "load_config": "cnnjax.config_files",
+    "load_weights": "cnnjax.weights.bundle",
     "predict": "cnnjax.train.predict",
+    "predict_masks": "cnnjax.train.predict",
     "summarize": "cnnjax.analysis.summary",
 }
 
@@ -37,7 +40,9 @@ __all__ = [
     "fit",
     "list_models",
     "load_config",
+    "load_weights",
     "predict",
+    "predict_masks",
     "summarize",
 ]
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
+from cnnjax import cli_weights
 from cnnjax.errors import CnnjaxError, CnnjaxWarning, ConfigError
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 bench_app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
+app.add_typer(cli_weights.app, name="weights")
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as schedule.learning_rate=0.1.")
@@ -112,19 +114,34 @@ def evaluate(
 
 @app.command()
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder, or a file of `cnnjax weights import` or `export`.")
+    ],
     images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Picture files of any size and mode.")],
-    top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 3,
+    top: Annotated[int | None, typer.Option(help="How many classes to show; 3 by default.", min=1)] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for masks; by default the working directory.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks that exist already.")] = False,
     checkpoint: Which = "last",
     invert: Annotated[bool, typer.Option("--invert", help="Swap black and white first.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Classify pictures with a run's network."""
+    """Classify pictures with a run's network, or with imported weights.
+
+    A network that gives each pixel a class writes a mask of each picture, NAME_mask.png, instead.
+    """
     which = _checkpoint(checkpoint)
     from cnnjax.terminal import print_predictions
+    from cnnjax.train.predict import find_weights
     from cnnjax.train.predict import predict as predict_images
 
-    predictions = predict_images(run, images, top=top, checkpoint=which, invert=invert)
+    weights = find_weights(run, which)
+    if weights.network.labels_pixels:
+        if top is not None:
+            raise ConfigError(f"--top: {weights.model} gives each pixel the likeliest class alone; leave --top out")
+        return _predict_masks(weights, images, out or Path(), overwrite, invert, as_json)
+    if out is not None or overwrite:
+        raise ConfigError(f"--out, --overwrite: {weights.model} gives each picture one class, and writes no masks")
+    predictions = predict_images(weights, images, top=3 if top is None else top, invert=invert)
     if as_json:
         _print_json(
             {
@@ -142,6 +159,34 @@ def predict(
         )
     else:
         print_predictions(predictions)
+
+
+def _predict_masks(weights: Any, images: list[str], folder: Path, overwrite: bool, invert: bool, as_json: bool) -> None:
+    from cnnjax.train.masks import mask_files, write_mask
+    from cnnjax.train.predict import predict_masks
+
+    files = mask_files(images, folder, overwrite=overwrite)
+    masks = predict_masks(weights, images, invert=invert)
+    for file, mask in zip(files, masks, strict=True):
+        write_mask(file, mask)
+    if as_json:
+        _print_json(
+            {
+                "predictions": [
+                    {
+                        "image": mask.image,
+                        "mask": str(file),
+                        "shares": [{"class": name, "share": share} for name, share in mask.shares.items()],
+                        "unlabelled": mask.unlabelled,
+                    }
+                    for file, mask in zip(files, masks, strict=True)
+                ]
+            }
+        )
+        return
+    for file, mask in zip(files, masks, strict=True):
+        shares = [*mask.shares.items(), *([("no class", mask.unlabelled)] if mask.unlabelled else [])]
+        print(f"{mask.image} -> {file}: {', '.join(f'{name} ({share:.1%})' for name, share in shares)}")
 
 
 @app.command("config")
@@ -179,22 +224,32 @@ def show_config(
 
 @app.command()
 def models(
-    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="A name with * and ? as wildcards.")] = "*",
+    pattern: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATTERN",
+            help="A name with * and ? as wildcards; with a slash, such as 'timm/*', of other libraries.",
+        ),
+    ] = "*",
     as_json: Json = False,
 ) -> None:
     """List the networks with their paper, parameters, multiply-adds and input."""
-    from cnnjax.models import list_models
+    from cnnjax.models import ALIASES, find_models, list_models, list_peers
     from cnnjax.registry import did_you_mean
 
-    names = list_models(pattern)
+    others = "/" in pattern
+    names = list_peers(pattern) if others else find_models(pattern)
     if not names:
-        raise ConfigError(f"no model matches '{pattern}'; {did_you_mean(pattern, list_models())}")
-    from cnnjax.analysis.catalogue import describe_model
-    from cnnjax.terminal import print_models
+        known = list_peers() if others else [*list_models(), *ALIASES]
+        raise ConfigError(f"no model matches '{pattern}'; {did_you_mean(pattern, known)}")
+    from cnnjax.analysis.catalogue import describe_model, describe_peer
+    from cnnjax.terminal import print_models, print_peers
 
-    rows = [describe_model(name) for name in names]
+    rows = [describe_peer(name) if others else describe_model(name) for name in names]
     if as_json:
         _print_json(rows)
+    elif others:
+        print_peers(rows)
     else:
         print_models(rows)
 
@@ -205,11 +260,16 @@ def summary(
     fields: Annotated[
         list[str] | None, typer.Argument(metavar="FIELD=VALUE", help="Fields of the network, as in model.args.")
     ] = None,
-    input_size: Annotated[int | None, typer.Option("--input", help="Height and width of the image.", min=1)] = None,
+    input_size: Annotated[
+        str | None, typer.Option("--input", metavar="SIZE", help="Of the image: 224, 224x320 or 224x320x1.")
+    ] = None,
     channels: Annotated[int | None, typer.Option(help="Channels of the image.", min=1)] = None,
     as_json: Json = False,
 ) -> None:
-    """Show a network layer by layer: shapes, parameters, multiply-adds; counted, not computed."""
+    """Show a network layer by layer: shapes, parameters, multiply-adds, receptive fields; counted, not computed."""
+    given = _sizes(input_size) if input_size is not None else ()
+    if len(given) == 3 and channels not in (None, given[2]):
+        raise ConfigError(f"--input {input_size} has {given[2]} channels, --channels says {channels}; give one of them")
     from cnnjax.config_files import load_config
     from cnnjax.models import create_model, get_variant
 
@@ -219,7 +279,9 @@ def summary(
     from cnnjax.terminal import print_summary
 
     height, width, own_channels = variant.input_shape
-    shape = (input_size or height, input_size or width, channels or own_channels)
+    if given:
+        height, width = given[0], given[min(1, len(given) - 1)]
+    shape = (height, width, given[2] if len(given) == 3 else channels or own_channels)
     result = summarize(create_model(checked.model.name, **checked.model.args), shape)
     if as_json:
         _print_json({"name": model, "input": list(shape), **result.to_dict()})
@@ -263,13 +325,44 @@ def overhead(
         )
 
 
+@bench_app.command("compile")
+def compile_time(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name that `cnnjax models` lists.")],
+    fields: Annotated[
+        list[str] | None, typer.Argument(metavar="FIELD=VALUE", help="Fields of the network, as in model.args.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images in a batch.", min=1)] = 2,
+    input_size: Annotated[int, typer.Option("--input", help="Height and width of the images.", min=1)] = 64,
+    as_json: Json = False,
+) -> None:
+    """Time to compile a network's train step, and its memory, with and without scan and remat."""
+    from cnnjax.bench.compile_time import measure_compile_time
+    from cnnjax.config_files import load_config
+
+    checked = load_config(None, [f"model.name={model}", *(f"model.args.{field}" for field in fields or [])])
+    result = measure_compile_time(checked.model.name, checked.model.args, batch_size=batch_size, input_size=input_size)
+    if as_json:
+        _print_json(result)
+        return
+    print(f"{model}, batch {batch_size}, {input_size}x{input_size}, compiled for {result['backend']}")
+    for setting in result["settings"]:
+        switches = ", ".join(f"{name} {'on' if on else 'off'}" for name, on in setting.items() if isinstance(on, bool))
+        print(
+            f"{switches}: {setting['operations']:,} operations, {setting['lower_seconds']:.1f} s to lower and "
+            f"{setting['compile_seconds']:.1f} s to compile (ratio {setting['time_ratio']:.2f}), "
+            f"{setting['temporary_bytes'] / 2**20:,.1f} MiB "
+            f"(ratio {setting['memory_ratio']:.2f})"
+        )
+
+
 def _check_names(config: Any) -> None:
     """The model's and the optimizer's names and arguments; imports JAX only where there are some to check."""
-    from cnnjax.models import list_models
-    from cnnjax.registry import unknown
+    from cnnjax.models import family_of
 
-    if config.model.name not in list_models():
-        raise ConfigError(f"model.name: {unknown('model', config.model.name, list_models())}")
+    try:
+        family_of(config.model.name)
+    except ConfigError as error:
+        raise ConfigError(f"model.name: {error}") from None
     from cnnjax.train.task import check_names
 
     check_names(config)
@@ -281,6 +374,14 @@ def _checkpoint(text: str) -> str | int:
     if not (text.isascii() and text.isdigit()):
         raise ConfigError(f"--checkpoint: expected last, best or a step, got '{text}'")
     return int(text)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    """One number for height and width, or height, width and perhaps channels."""
+    parts = text.split("x")
+    if len(parts) > 3 or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise ConfigError(f"--input: expected a size such as 224, 224x320 or 224x320x1, got '{text}'")
+    return tuple(map(int, parts))
 
 
 def _print_json(value: Any) -> None:

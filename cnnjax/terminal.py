@@ -1,8 +1,10 @@
 """What people see: live progress on a terminal, plain lines elsewhere, tables."""
 
+import json
+import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -104,6 +106,8 @@ def print_result(result: Record) -> None:
     if result.get("accuracy") is not None:
         error = 100 * (1 - result["accuracy"])
         console.print(f"held-out accuracy {result['accuracy']:.2%} (error {error:.2f} %), loss {result['loss']:.4f}")
+        if "mean_iou" in result:
+            console.print(f"mean intersection over union {result['mean_iou']:.2%}")
         if "accuracy_interval" in result:
             low, high = result["accuracy_interval"]
             examples = result["examples"]
@@ -124,8 +128,17 @@ def print_predictions(predictions: list[Any]) -> None:
     _show(table)
 
 
+def print_arrays(arrays: Mapping[str, Any]) -> None:
+    """A table of names, shapes and types."""
+    columns = _words("name"), _words("shape"), _words("type")
+    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name, array in arrays.items():
+        table.add_row(Text(name), _by(array.shape), str(array.dtype))
+    _show(table)
+
+
 def print_models(rows: list[Record]) -> None:
-    """A table of networks, and below it their papers."""
+    """A table of networks, and below it their other names and their papers."""
     columns = _words("name"), _numbers("parameters"), _numbers("multiply-adds"), _words("input"), _numbers("paper")
     table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     papers = list(dict.fromkeys(row["paper"] for row in rows))
@@ -133,34 +146,94 @@ def print_models(rows: list[Record]) -> None:
         paper = Text(f"[{papers.index(row['paper']) + 1}]")
         table.add_row(row["name"], f"{row['params']:,}", f"{row['macs']:,}", _by(row["input"]), paper)
     _show(table)
+    for row in rows:
+        if row["aliases"]:
+            print(f"{row['name']} is also called {', '.join(row['aliases'])}")
     for number, paper in enumerate(papers, 1):
         print(f"[{number}] {paper}")
 
 
+def print_peers(rows: list[Record]) -> None:
+    """A table of other libraries' networks: which variant each of them is, and with which fields."""
+    columns = _words("name"), _words("variant"), _words("input"), _words("fields")
+    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for row in rows:
+        fields = " ".join(f"{key}={json.dumps(value)}" for key, value in row["fields"].items())
+        table.add_row(row["name"], row["variant"], _by(row["input"]), Text(fields))
+    _show(table)
+
+
 def print_summary(name: str, shape: tuple[int, int, int], summary: Any) -> None:
-    """A table of layers, and the sums."""
-    columns = (
-        *(_words(title) for title in ("layer", "kind", "output", "kernel", "stride")),
-        *(_numbers(title) for title in ("parameters", "multiply-\nadds", "connec-\ntions")),
+    """A table of layers, one of feature maps, and the sums."""
+    print(f"{name}, input {_by(shape)}")
+    _print_layers(summary.layers)
+    print()
+    _print_features(summary.features)
+    fields = [each.receptive_field for each in (*summary.layers, *summary.features) if each.receptive_field is not None]
+    print()
+    if any(field.whole_image for field in fields):
+        print("image: sees all of it, through a mean over all positions or a dense layer")
+    if any(layer.training_only for layer in summary.layers):
+        print("*: computed in training alone, and so in no sum but that of the parameters and batch statistics")
+    print(
+        f"{summary.activation_bytes:,} bytes of activations, {summary.largest_activation_bytes:,} in the largest layer"
     )
-    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    for layer in summary.layers:
+    print(
+        f"{summary.params:,} parameters, {summary.batch_stats:,} batch statistics, {summary.macs:,} multiply-adds, "
+        f"{summary.connections:,} connections"
+    )
+
+
+def _print_layers(layers: Sequence[Any]) -> None:
+    # Elsewhere a connection is a multiply-add or a bias, and the column would say nothing new.
+    tell_connections = any(
+        layer.params and layer.connections - layer.macs not in (0, math.prod(layer.output_shape)) for layer in layers
+    )
+    table = Table(
+        *(_words(title) for title in ("layer", "kind", "output", "kernel", "stride")),
+        *(_numbers(title) for title in ("parameters", "multiply-\nadds")),
+        *([_numbers("connec-\ntions")] if tell_connections else []),
+        *(_numbers(title) for title in ("activation\nbytes", "receptive\nfield")),
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+    )
+    for layer in layers:
         table.add_row(
-            layer.name,
+            layer.name + (" *" if layer.training_only else ""),
             layer.kind,
             _by(layer.output_shape),
             _by(layer.kernel),
             _by(layer.stride),
             f"{layer.params:,}",
             f"{layer.macs:,}",
-            f"{layer.connections:,}",
+            *([f"{layer.connections:,}"] if tell_connections else []),
+            f"{layer.activation_bytes:,}",
+            _field(layer.receptive_field),
         )
-    print(f"{name}, input {_by(shape)}")
     _show(table)
-    print(
-        f"{summary.params:,} parameters, {summary.batch_stats:,} batch statistics, {summary.macs:,} multiply-adds, "
-        f"{summary.connections:,} connections"
+
+
+def _print_features(features: Sequence[Any]) -> None:
+    columns = (
+        _words("feature map"),
+        _numbers("stride"),
+        _numbers("channels"),
+        _words("size"),
+        _numbers("receptive field"),
     )
+    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for each in features:
+        stride = _by([f"{size:g}" for size in each.stride]) if each.stride else ""
+        table.add_row(each.name, stride, str(each.channels), _by(each.size), _field(each.receptive_field))
+    _show(table)
+
+
+def _field(field: Any) -> str:
+    """What a position sees: a window, the image, or both."""
+    if field is None:
+        return ""
+    return " + ".join(([_by(field.size)] if field.size else []) + (["image"] if field.whole_image else []))
 
 
 def _words(title: str) -> Column:
@@ -178,13 +251,15 @@ def _show(table: Table) -> None:
     console.print(table)
 
 
-def _by(sizes: Sequence[int] | None) -> str:
+def _by(sizes: Sequence[object] | None) -> str:
     return "x".join(map(str, sizes)) if sizes else ""
 
 
 def _record_line(record: Record, total_steps: int) -> str:
     where = f"step {record['step']}/{total_steps}, epoch {record['epoch']:.4g}"
     numbers = f"loss {record['loss']:.4f}, accuracy {record['accuracy']:.2%}"
+    if "mean_iou" in record:
+        numbers += f", mean IoU {record['mean_iou']:.2%}"
     if record["kind"] == "train":
         rate = record["images_per_second"]
         return f"{where}: {numbers}" + (f", {rate:,.0f} images/s" if rate is not None else "")

@@ -15,20 +15,24 @@ ROOMS = (
     ("ops",),
     ("nn",),
     ("models",),
-    ("analysis",),
+    ("analysis", "weights"),
     ("data",),
     ("train",),
     ("parallel", "checkpoint"),
-    ("train.loop", "train.evaluation", "train.predict"),
+    ("train.loop", "train.evaluation", "train.run_weights", "train.predict"),
     ("study",),
-    ("", "__main__", "cli", "terminal"),
+    ("", "__main__", "cli", "cli_weights", "terminal"),
 )
-NETWORKS = ("ops", "nn", "models", "analysis")
-# What only one file may name.
-DOORS = {
+NETWORKS = ("ops", "nn", "models", "analysis", "weights")
+# What only one file, or as many as are named, may name.
+DOORS: dict[str, str | tuple[str, ...]] = {
     "orbax": "checkpoint",
     "yaml": "config_files",
-    "typer": "cli",
+    "typer": ("cli", "cli_weights"),
+    "torch": "weights.files",
+    "safetensors": "weights.files",
+    "h5py": "weights.keras_files",
+    "PIL": ("data.images", "data.composites", "weights.preprocessing"),
     "jax.distributed": "parallel",
     "jax.pmap": "parallel",
     "jax.sharding": "parallel",
@@ -68,9 +72,10 @@ def violations(module: str, source: str):
         where = f"cnnjax/{module.replace('.', '/') or '__init__'}.py line {line}"
         if name.startswith("."):
             yield f"{where}: relative import {name}"
-        for guarded, door in DOORS.items():
-            if f".{guarded}." in f".{name}." and module != door:
-                yield f"{where}: {name} belongs in cnnjax/{door}.py alone"
+        for guarded, doors in DOORS.items():
+            door, *others = (doors,) if isinstance(doors, str) else doors
+            if f".{guarded}." in f".{name}." and module not in (door, *others):
+                yield f"{where}: {name} belongs in cnnjax/{door.replace('.', '/')}.py alone"
         if name.startswith("cnnjax."):
             target = name.removeprefix("cnnjax.")
             while target and not is_module(target):
@@ -105,9 +110,13 @@ def test_imports_go_one_way_and_through_the_doors(module, path):
         ("train.state", "from cnnjax.train.loop import fit", "train.state may not import train.loop"),
         ("config", "from cnnjax.train import loop", "config may not import train.loop"),
         ("train.loop", "from cnnjax.cli import main", "train.loop may not import cli"),
+        ("weights.convert", "from cnnjax.train.step import predict", "weights.convert may not import train.step"),
+        ("weights.convert", "from cnnjax.data.images import read_image", "weights.convert may not import data.images"),
         ("nn.norm", "from . import network", "relative import"),
         ("cli", "import yaml", "yaml belongs in cnnjax/config_files.py alone"),
         ("train.loop", "from orbax import checkpoint", "belongs in cnnjax/checkpoint.py alone"),
+        ("weights.convert", "def f():\n    import torch", "line 2: torch belongs in cnnjax/weights/files.py alone"),
+        ("train.predict", "from PIL import Image", "PIL.Image belongs in cnnjax/data/images.py alone"),
         ("train.loop", "import jax\njax.distributed.initialize()", "line 2: jax.distributed"),
         ("train.step", "from jax.sharding import PartitionSpec", "belongs in cnnjax/parallel.py alone"),
         ("train.step", "import jax\nf = jax.pmap(g)", "line 2: jax.pmap belongs"),
@@ -124,6 +133,7 @@ def test_a_violation_is_told_with_file_and_line(module, source, sentence):
         ("parallel", "import jax\njax.distributed.initialize()\nfrom jax.sharding import Mesh"),
         ("data.sources", "from cnnjax.config import Source\nfrom cnnjax.data.idx import read_idx"),
         ("cli", "import typer\nfrom cnnjax.train.loop import fit"),
+        ("weights.preprocessing", "from PIL import Image\nfrom cnnjax.models import create_model"),
     ],
 )
 def test_what_is_allowed_is_not_told(module, source):

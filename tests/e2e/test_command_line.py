@@ -102,6 +102,10 @@ for words in {LIGHT!r}:
         (["summary", "lenet6"], "unknown model 'lenet6'; did you mean 'lenet5'?"),
         (["summary", "lenet5_modern", "dropuot=1"], "dropuot: unknown key; did you mean 'dropout'?"),
         (["summary", "lenet5", "--input", "5"], "of at least 16x16"),
+        (["summary", "lenet5", "--input", "0"], "--input: expected a size such as 224, 224x320 or 224x320x1, got '0'"),
+        (["summary", "lenet5", "--input", "32x"], "--input: expected a size such as 224, 224x320 or 224x320x1"),
+        (["summary", "lenet5", "--input", "32x32x1", "--channels", "3"], "has 1 channels, --channels says 3"),
+        (["models", "tim/*"], "no model matches 'tim/*'; "),
         (["models", "nothing*"], "no model matches 'nothing*'; "),
         (["eval", "none"], "there is no run folder none"),
         (["eval", "none", "--checkpoint", "²"], "--checkpoint: expected last, best or a step, got '²'"),
@@ -182,11 +186,48 @@ def test_models_lists_all_or_those_that_match(cnnjax):
     assert table.count("LeCun, Bottou, Bengio, Haffner 1998") == 1
 
 
+def test_models_knows_aliases(cnnjax):
+    rows = cnnjax("models", "inception_v1", "--json").done.json
+    assert [(row["name"], row["aliases"]) for row in rows] == [("googlenet", ["inception_v1"])]
+    assert "googlenet is also called inception_v1\n" in cnnjax("models", "googlenet").done.out
+
+
+def test_models_of_other_libraries(cnnjax):
+    rows = cnnjax("models", "keras/ResNet*", "--json").done.json
+    assert [(row["name"], row["variant"]) for row in rows] == [
+        (f"keras/ResNet{layers}", f"resnet{layers}_v1") for layers in (50, 101, 152)
+    ]
+    assert rows[0]["fields"]["conv_bias"] is True
+    table = cnnjax("models", "keras/ResNet50").done.out
+    assert re.search(r"^keras/ResNet50 +resnet50_v1 +224x224x3 +conv_bias=true norm_epsilon=1.001e-05 ", table, re.M)
+
+
 def test_summary_counts_as_the_paper_does(cnnjax):
     out = cnnjax("summary", "lenet5").done.out
     assert out.startswith("lenet5, input 32x32x1\n")
     assert out.endswith("60,000 parameters, 0 batch statistics, 326,520 multiply-adds, 340,908 connections\n")
-    assert re.search(r"^c3 +TableConvolution +10x10x16 +5x5 +1x1 +1,516 +150,000 +151,600$", out, re.MULTILINE), out
+    assert re.search(
+        r"^c3 +TableConvolution +10x10x16 +5x5 +1x1 +1,516 +150,000 +151,600 +6,400 +14x14$", out, re.MULTILINE
+    ), out
+    assert re.search(r"^s4 +4x4 +16 +5x5 +16x16$", out, re.MULTILINE), out
+    assert "bytes of activations, " in out
+
+
+def test_summary_shows_pools_and_what_sees_the_whole_image(cnnjax):
+    out = cnnjax("summary", "se_resnet18", "stage_sizes=[1,1,1,1]", "--input", "64x96x1").done.out
+    assert out.startswith("se_resnet18, input 64x96x1\n")
+    assert re.search(r"^max_pool +max_pool +16x24x64 +3x3 +2x2 +0 +0 +98,304 +11x11$", out, re.MULTILINE), out
+    assert re.search(r"^stage1 +4x4 +64 +16x24 +27x27 \+ image$", out, re.MULTILINE), out
+    assert "\nimage: sees all of it, through a mean over all positions or a dense layer\n" in out
+    assert "connec-" not in out  # multiply-adds and biases, as everywhere but in LeNet-5
+
+
+@pytest.mark.parametrize(("size", "shape"), [("64", [64, 64, 3]), ("64x96", [64, 96, 3]), ("64x96x1", [64, 96, 1])])
+def test_summary_takes_sizes_of_images(size, shape, cnnjax):
+    small = ("stage_sizes=[1]", "stage_widths=[8]")
+    found = cnnjax("summary", "resnet18", *small, "--input", size, "--json").done.json
+    assert found["input"] == shape
+    assert [each["name"] for each in found["features"]] == ["stem", "stage1"]
 
 
 def test_summary_of_a_changed_network_as_json(cnnjax):
