@@ -8,18 +8,22 @@ from cnnjax.errors import ConfigError
 
 Thing = TypeVar("Thing")
 
+# Names that fit into one sentence.
+_MANY = 24
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A phrase that names the nearest known name, or all of them where none is near.
 
     Returns:
-        `"did you mean 'x'?"`, or `"known: a, b, c"`, or "nothing is known here".
+        `"did you mean 'x'?"`, or `"known: a, b, c"` (of many the first), or "nothing is known here".
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
         return f"did you mean '{near[0]}'?"
-    return f"known: {', '.join(names)}" if names else "nothing is known here"
+    more = f" and {len(names) - _MANY} more" if len(names) > _MANY else ""
+    return f"known: {', '.join(names[:_MANY])}{more}" if names else "nothing is known here"
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

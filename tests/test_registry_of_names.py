@@ -39,6 +39,7 @@ def test_an_unknown_name_gets_the_nearest(fruits):
     [
         ("lenet", ["lenet5", "resnet50"], "did you mean 'lenet5'?"),
         ("zzz", ["b", "a"], "known: a, b"),
+        ("zzz", [f"{n:02}" for n in range(30)], f"known: {', '.join(f'{n:02}' for n in range(24))} and 6 more"),
         ("zzz", [], "nothing is known here"),
         ("", ["a"], "known: a"),
     ],

@@ -47,9 +47,10 @@ class Network(nn.Module, kw_only=True):
     def require_size(self, images: jax.Array, smallest: int) -> None:
         """ConfigError unless images are (batch, height, width, channels) with both sides at least `smallest` pixels."""
         if images.ndim != 4 or min(images.shape[1:3]) < smallest:
+            smaller = "; stem: small takes smaller ones" if getattr(self, "stem", "small") != "small" else ""
             raise ConfigError(
                 f"{type(self).__name__} takes images (batch, height, width, channels) of at least "
-                f"{smallest}x{smallest}; got {images.shape}"
+                f"{smallest}x{smallest}; got {images.shape}{smaller}"
             )
 
 

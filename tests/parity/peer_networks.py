@@ -44,12 +44,13 @@ class TorchPeer:
                 module.weight.data = normal(module.weight) * (2 / fan_in) ** 0.5
                 if module.bias is not None:
                     module.bias.data = 0.2 * normal(module.bias)
-            elif type(module).__name__ == "SEModule":
+            elif type(module).__name__ in ("SEModule", "SqueezeExcite", "SqueezeExcitation"):
                 gates.append(module)
         # A steep gate makes a deep network chaotic: rounding would grow from block to block, beyond any tolerance.
         for gate in gates:
-            for weight in (gate.fc1.weight, gate.fc2.weight):
-                weight.data *= 0.25
+            for layer in gate.modules():
+                if isinstance(layer, nn.Conv2d):
+                    layer.weight.data *= 0.25
         if norms:
             with torch.no_grad():
                 self.module.train()(_to_torch(images))
@@ -151,7 +152,8 @@ class KerasPeer:
             else:
                 for weight in layer.weights:
                     spread = 0.2 if len(weight.shape) == 1 else (2 / _fan_in(weight)) ** 0.5
-                    weight.assign(spread * random.normal(size=weight.shape))
+                    gate = 0.25 if layer.name.endswith(("se_reduce", "se_expand")) and len(weight.shape) > 1 else 1.0
+                    weight.assign(gate * spread * random.normal(size=weight.shape))
         if norms:
             self.model(images / self.image_scale, training=True)
         for layer, momentum in norms:
