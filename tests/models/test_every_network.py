@@ -44,9 +44,14 @@ def objective(network, variables, params, images, labels, key):
     return losses[0] + 0.3 * sum(losses[1:]), changed
 
 
-@functools.lru_cache(maxsize=1)
+@pytest.fixture(scope="module", params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
 def trained(name):
-    """Variables before and after 20 SGD steps on one batch, the losses, and the batch."""
+    """The network, variables before and after 20 SGD steps on one batch, the losses, and the batch."""
     network, shape = narrow(name)
     images, labels = images_and_labels(network, shape)
     # A program that runs a few times is not worth optimising: compiling it is nearly all the time.
@@ -68,9 +73,8 @@ def trained(name):
     return network, initial, variables, losses, images
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_loss_falls_and_statistics_move_in_training_alone(name):
-    network, initial, variables, losses, images = trained(name)
+def test_the_loss_falls_and_statistics_move_in_training_alone(trained):
+    network, initial, variables, losses, images = trained
     assert np.isfinite(losses).all()
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:2]), losses
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
@@ -85,9 +89,8 @@ def test_the_loss_falls_and_statistics_move_in_training_alone(name):
     assert jax.tree.structure(changed.get("batch_stats", {})) == jax.tree.structure(variables.get("batch_stats", {}))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_bfloat16_runs_and_is_near(name):
-    _, _, variables, _, images = trained(name)
+def test_bfloat16_runs_and_is_near(name, trained):
+    _, _, variables, _, images = trained
     logits = {}
     for dtype in (jnp.float32, jnp.bfloat16):
         network, _ = narrow(name, dtype=dtype)
@@ -107,7 +110,6 @@ def _float64():
     jax.config.update("jax_enable_x64", False)
 
 
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.usefixtures("_float64")
 def test_a_step_under_jit_is_the_step_under_pmap(name):
     devices = 2
@@ -122,11 +124,11 @@ def test_a_step_under_jit_is_the_step_under_pmap(name):
     images, labels = images_and_labels(whole, shape)
     batch = {"image": (100 * (images - images.min())).astype(jnp.uint8), "label": labels, "mask": jnp.ones(BATCH)}
     optimizer = optax.sgd(0.1)
+    options = {"xla_backend_optimization_level": 1}
     state = jax.tree.map(
         lambda leaf: leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf,
         init_state(whole, optimizer, 0, shape, ema=False),
     )
-    options = {"xla_backend_optimization_level": 1}
     together = jax.jit(make_train_step(whole, optimizer, cross_entropy), compiler_options=options)
     apart = jax.pmap(make_train_step(parts, optimizer, cross_entropy, axis=BatchAxis(name="data")), axis_name="data")
     expected, metrics = together(state, batch)

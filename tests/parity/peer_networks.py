@@ -3,6 +3,7 @@
 Images are (batch, height, width, channels) float32 here as in ours; so are the maps that come back.
 """
 
+import functools
 import os
 import re
 
@@ -19,6 +20,9 @@ TORCHVISION = {
     "inception_v3": {"aux_logits": False, "transform_input": False, "init_weights": True},
     "inception_v3+aux": {"aux_logits": True, "transform_input": False, "init_weights": True},
 }
+
+# EfficientNet's blocks with a shortcut: their class, what says that there is one, and their last normalisation.
+RESIDUALS = {"MBConv": ("use_res_connect", "block.-1.1"), "InvertedResidual": ("has_skip", "bn3")}
 
 
 class TorchPeer:
@@ -51,6 +55,11 @@ class TorchPeer:
             for layer in gate.modules():
                 if isinstance(layer, nn.Conv2d):
                     layer.weight.data *= 0.25
+        # So do dozens of residual branches that are as large as their shortcuts.
+        for block in self.module.modules():
+            has_shortcut, last = RESIDUALS.get(type(block).__name__, ("", ""))
+            if has_shortcut and getattr(block, has_shortcut):
+                functools.reduce(_child, last.split("."), block).weight.data *= 0.2
         if norms:
             with torch.no_grad():
                 self.module.train()(_to_torch(images))
@@ -145,7 +154,9 @@ class KerasPeer:
                 norms.append((layer, layer.momentum))
                 layer.momentum = 0.0
                 if layer.scale:
-                    layer.gamma.assign(1 + 0.2 * random.normal(size=layer.gamma.shape))
+                    # As in RESIDUALS; a stage's block a has no shortcut.
+                    size = 0.2 if re.fullmatch(r"block\d[b-z]_project_bn", layer.name) else 1.0
+                    layer.gamma.assign(size * (1 + 0.2 * random.normal(size=layer.gamma.shape)))
                 layer.beta.assign(0.2 * random.normal(size=layer.beta.shape))
             elif kind == "Normalization":
                 continue
@@ -239,6 +250,10 @@ def build_peer(name: str, input_shape: tuple[int, int, int] | None = None) -> To
         input_shape = (int(resolution), int(resolution), 3)
     application = getattr(keras.applications, model)
     return KerasPeer(application(weights=None, classifier_activation=None, input_shape=input_shape, **options))
+
+
+def _child(module: nn.Module, name: str) -> nn.Module:
+    return list(module)[int(name)] if isinstance(module, nn.Sequential) else getattr(module, name)
 
 
 def _fan_in(weight) -> int:
