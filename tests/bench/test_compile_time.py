@@ -47,7 +47,7 @@ def test_every_setting_is_compiled_and_compared(cnnjax):
         assert each["time_ratio"] == pytest.approx(seconds[0] / seconds[1])
         assert each["memory_ratio"] == pytest.approx(each["temporary_bytes"] / plain["temporary_bytes"])
     assert scan["operations"] < plain["operations"]
-    assert remat["memory_ratio"] < 1
+    assert remat["operations"] > plain["operations"]
 
 
 def test_only_the_switches_that_there_are(cnnjax):

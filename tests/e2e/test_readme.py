@@ -41,6 +41,16 @@ def test_each_command_exists_with_its_options(line, cnnjax):
         words += ["--steps", "20"]
     if words[:2] == ["bench", "compile"]:
         words[2] = "lenet5"  # has nothing to compare, which is told at once
+    if words[0] == "train":
+        # Everything is checked but the last word, which ends it before it has begun.
+        if words[1] != "CONFIG":
+            overrides = [word for word in words[2:] if "=" in word]
+            assert cnnjax("config", words[1], *overrides).code == 0
+        outcome = cnnjax(*words, "train.no_such_key=1")
+        assert outcome.err.startswith(("error: train.no_such_key: unknown key", "error: config file 'CONFIG'")), (
+            outcome.err
+        )
+        return
     outcome = cnnjax(*words)
     assert outcome.code in (0, 2)
     assert "Usage:" not in outcome.err, outcome.err

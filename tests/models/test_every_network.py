@@ -136,9 +136,12 @@ def test_a_step_under_jit_is_the_step_under_pmap(name):
     dealt = jax.tree.map(lambda leaf: leaf.reshape(devices, -1, *leaf.shape[1:]), batch)
     found, found_metrics = apart(replicated, dealt)
     assert float(found_metrics["loss"][0][0]) == pytest.approx(float(metrics["loss"][0]), rel=1e-6)
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected.params))
     for (path, one), leaf in zip(
         jax.tree_util.tree_leaves_with_path((expected.params, expected.batch_stats)),
         jax.tree.leaves((found.params, found.batch_stats)),
         strict=True,
     ):
-        np.testing.assert_allclose(leaf[1], one, rtol=1e-5, atol=1e-5 * np.abs(one).max(), err_msg=str(path))
+        # A bias before a normalisation has no gradient but rounding noise.
+        size = max(np.abs(one).max(), 1e-8 * largest)
+        np.testing.assert_allclose(leaf[1], one, rtol=1e-5, atol=1e-5 * size, err_msg=str(path))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 from counted import summary_of, summary_of_name
 
+from cnnjax.analysis.counts import COUNTS
 from cnnjax.models import ALIASES, create_model, get_variant, list_models, list_peers
 
 RECORDS = {record["id"]: record for record in json.loads(Path(__file__).with_name("records.json").read_text())}
@@ -64,14 +65,16 @@ def graph(name) -> str:
 
 
 def test_no_two_names_are_the_same_network():
-    by_layers = {}
+    # Networks that cost the same are looked at layer by layer, and those with the same layers at every operation.
+    by_counts, by_layers = {}, {}
     for name in list_models():
-        # Networks whose tables of layers differ need no closer look.
-        by_layers.setdefault((get_variant(name).input_shape, summary_of_name(name).layers), []).append(name)
-    alike = [names for names in by_layers.values() if len(names) > 1]
-    for names in alike:
-        graphs = {name: graph(name) for name in names}
-        assert len(set(graphs.values())) == len(names), f"{names} have the same parameters and computations"
+        by_counts.setdefault((get_variant(name).input_shape, COUNTS[name]), []).append(name)
+    for names in by_counts.values():
+        for name in names if len(names) > 1 else ():
+            by_layers.setdefault((get_variant(name).input_shape, summary_of_name(name).layers), []).append(name)
+    for names in by_layers.values():
+        graphs = {name: graph(name) for name in names if len(names) > 1}
+        assert len(set(graphs.values())) == len(graphs), f"{names} have the same parameters and computations"
 
 
 def test_a_network_under_two_names_would_be_noticed():
