@@ -81,7 +81,7 @@ def at_odd_size(name: str, seed: int) -> dict[str, dict[str, float]] | None:
     height, width, channels = get_variant(name).input_shape
     shape = (height // 2 + 21, width // 2 + 38, channels) if height > 64 else (height + 3, width + 8, channels)
     if name == "torchvision/inception_v3+aux":  # whose auxiliary classifier, in training, admits none so small
-        shape = (height - 21, width + 38, channels)
+        shape = (height + 21, width + 38, channels)
     # Keras builds a network with its head for one size; pytorchcv's pool of the last map has a fixed window, and
     # efficientnet-lite-pytorch's convolutions pad for one size.
     if name.startswith(("keras/", "pytorchcv/", "efficientnet-lite-pytorch/")):
