@@ -25,7 +25,7 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: Padding = "valid")
     Returns:
         (batch, windows that fit the padded height, windows that fit the padded width, channels).
     """
-    return _pool(jnp.maximum, -jnp.inf, x, window, stride, padding)
+    return _pool(_larger, -jnp.inf, x, window, stride, padding)
 
 
 def sum_pool(x: jax.Array, window: int, stride: int, padding: Padding = "valid") -> jax.Array:
@@ -75,7 +75,8 @@ def channel_max_pool(x: jax.Array, window: int) -> jax.Array:
     """
     if x.shape[-1] % window:
         raise ValueError(f"{x.shape[-1]} channels cannot be cut into runs of {window}")
-    return x.reshape(*x.shape[:-1], -1, window).max(-1)
+    runs = x.reshape(*x.shape[:-1], -1, window)
+    return _in_pairs(_larger, [runs[..., index] for index in range(window)])
 
 
 def _bins(old: int, new: int) -> np.ndarray:
@@ -103,8 +104,31 @@ def _pool(
         for row in range(window)
         for column in range(window)
     ]
-    # In pairs, so that a 2x2 window's four equal entries share a gradient equally.
+    return _in_pairs(combine, entries)
+
+
+def _in_pairs(combine: Callable[[jax.Array, jax.Array], jax.Array], entries: list[jax.Array]) -> jax.Array:
+    """All of them combined; in pairs, so that a 2x2 window's four equal entries share a gradient equally."""
     while len(entries) > 1:
         pairs = zip(entries[::2], entries[1::2], strict=False)
         entries = [combine(*pair) for pair in pairs] + entries[len(entries) // 2 * 2 :]
     return entries[0]
+
+
+@jax.custom_jvp
+def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
+    """`jnp.maximum`, whose gradient asks which of the two is the larger, and not which of them equals the result.
+
+    A compiler may compute an entry again for the backward pass, rounded otherwise: then it equals no result any more,
+    and its gradient is lost (XLA's CPU back end did so behind a normalisation).
+    """
+    return jnp.maximum(a, b)
+
+
+@_larger.defjvp
+def _larger_jvp(
+    entries: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (a, b), (of_a, of_b) = entries, tangents
+    share = jnp.where(a > b, 1.0, jnp.where(a < b, 0.0, 0.5)).astype(a.dtype)
+    return _larger(a, b), share * of_a + (1 - share) * of_b

@@ -153,3 +153,12 @@ def test_channel_max_takes_runs_of_neighbouring_channels():
     np.testing.assert_array_equal(jax.grad(lambda x: channel_max_pool(x, 3).sum())(x)[0, 0, 0], [1, 0, 0, 0, 1, 0])
     with pytest.raises(ValueError, match="6 channels cannot be cut into runs of 4"):
         channel_max_pool(x, 4)
+
+
+@pytest.mark.parametrize("pool", [lambda x: max_pool(x, 3, 2), lambda x: channel_max_pool(x, 2)])
+def test_gradients_ask_for_no_equality_with_the_result(pool):
+    """A compiler may round an entry otherwise in the backward pass, and its gradient would be lost."""
+    x = jnp.ones((1, 7, 7, 4))
+    assert "= eq " not in str(jax.make_jaxpr(jax.grad(lambda x: pool(x).sum()))(x))
+    # As it would be written with what compares so.
+    assert "= eq " in str(jax.make_jaxpr(jax.grad(lambda x: jnp.maximum(x[:, 1:], x[:, :-1]).sum()))(x))
