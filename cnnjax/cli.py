@@ -8,7 +8,8 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from cnnjax import cli_weights
+from cnnjax import cli_bench, cli_predict, cli_weights
+from cnnjax.cli_options import Fields, Json, Overrides, Which, checkpoint_of
 from cnnjax.errors import CnnjaxError, CnnjaxWarning, ConfigError
 
 app = typer.Typer(
@@ -19,15 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-bench_app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
-app.add_typer(bench_app, name="bench")
+app.add_typer(cli_bench.app, name="bench")
 app.add_typer(cli_weights.app, name="weights")
-
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as schedule.learning_rate=0.1.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of the output.")]
-Which = Annotated[str, typer.Option("--checkpoint", help="last, best, or a step.")]
 
 
 def main() -> None:
@@ -101,7 +95,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Evaluate a run on its held-out set."""
-    which = _checkpoint(checkpoint)
+    which = checkpoint_of(checkpoint)
     from cnnjax.terminal import print_result
     from cnnjax.train.evaluation import evaluate as evaluate_run
 
@@ -112,81 +106,7 @@ def evaluate(
         print_result(result)
 
 
-@app.command()
-def predict(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run folder, or a file of `cnnjax weights import` or `export`.")
-    ],
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Picture files of any size and mode.")],
-    top: Annotated[int | None, typer.Option(help="How many classes to show; 3 by default.", min=1)] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for masks; by default the working directory.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks that exist already.")] = False,
-    checkpoint: Which = "last",
-    invert: Annotated[bool, typer.Option("--invert", help="Swap black and white first.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Classify pictures with a run's network, or with imported weights.
-
-    A network that gives each pixel a class writes a mask of each picture, NAME_mask.png, instead.
-    """
-    which = _checkpoint(checkpoint)
-    from cnnjax.terminal import print_predictions
-    from cnnjax.train.predict import find_weights
-    from cnnjax.train.predict import predict as predict_images
-
-    weights = find_weights(run, which)
-    if weights.network.labels_pixels:
-        if top is not None:
-            raise ConfigError(f"--top: {weights.model} gives each pixel the likeliest class alone; leave --top out")
-        return _predict_masks(weights, images, out or Path(), overwrite, invert, as_json)
-    if out is not None or overwrite:
-        raise ConfigError(f"--out, --overwrite: {weights.model} gives each picture one class, and writes no masks")
-    predictions = predict_images(weights, images, top=3 if top is None else top, invert=invert)
-    if as_json:
-        _print_json(
-            {
-                "predictions": [
-                    {
-                        "image": each.image,
-                        "top": [
-                            {"class": name, "probability": probability}
-                            for name, probability in zip(each.classes, each.probabilities, strict=True)
-                        ],
-                    }
-                    for each in predictions
-                ]
-            }
-        )
-    else:
-        print_predictions(predictions)
-
-
-def _predict_masks(weights: Any, images: list[str], folder: Path, overwrite: bool, invert: bool, as_json: bool) -> None:
-    from cnnjax.train.masks import mask_files, write_mask
-    from cnnjax.train.predict import predict_masks
-
-    files = mask_files(images, folder, overwrite=overwrite)
-    masks = predict_masks(weights, images, invert=invert)
-    for file, mask in zip(files, masks, strict=True):
-        write_mask(file, mask)
-    if as_json:
-        _print_json(
-            {
-                "predictions": [
-                    {
-                        "image": mask.image,
-                        "mask": str(file),
-                        "shares": [{"class": name, "share": share} for name, share in mask.shares.items()],
-                        "unlabelled": mask.unlabelled,
-                    }
-                    for file, mask in zip(files, masks, strict=True)
-                ]
-            }
-        )
-        return
-    for file, mask in zip(files, masks, strict=True):
-        shares = [*mask.shares.items(), *([("no class", mask.unlabelled)] if mask.unlabelled else [])]
-        print(f"{mask.image} -> {file}: {', '.join(f'{name} ({share:.1%})' for name, share in shares)}")
+app.command()(cli_predict.predict)
 
 
 @app.command("config")
@@ -257,9 +177,7 @@ def models(
 @app.command()
 def summary(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A name that `cnnjax models` lists.")],
-    fields: Annotated[
-        list[str] | None, typer.Argument(metavar="FIELD=VALUE", help="Fields of the network, as in model.args.")
-    ] = None,
+    fields: Fields = None,
     input_size: Annotated[
         str | None, typer.Option("--input", metavar="SIZE", help="Of the image: 224, 224x320 or 224x320x1.")
     ] = None,
@@ -303,58 +221,6 @@ def report(
     print(write_report(runs, folder, note))
 
 
-@bench_app.command()
-def overhead(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file of a run to measure.")],
-    overrides: Overrides = None,
-    steps: Annotated[int, typer.Option(help="Training steps in each measurement.", min=20)] = 300,
-    as_json: Json = False,
-) -> None:
-    """Share of training's wall time that is spent inside the compiled step."""
-    from cnnjax.bench.overhead import measure_overhead
-    from cnnjax.config_files import load_config
-
-    result = measure_overhead(load_config(config, overrides or []), steps)
-    if as_json:
-        _print_json(result)
-    else:
-        print(
-            f"{result['model']}, batch {result['batch_size']}: {result['inside']:.1%} of the wall time is inside the "
-            f"step; the loop makes {result['loop_images_per_second']:,.0f} images/s, the bare step "
-            f"{result['step_images_per_second']:,.0f} (ratio {result['ratio']:.2f})"
-        )
-
-
-@bench_app.command("compile")
-def compile_time(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name that `cnnjax models` lists.")],
-    fields: Annotated[
-        list[str] | None, typer.Argument(metavar="FIELD=VALUE", help="Fields of the network, as in model.args.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images in a batch.", min=1)] = 2,
-    input_size: Annotated[int, typer.Option("--input", help="Height and width of the images.", min=1)] = 64,
-    as_json: Json = False,
-) -> None:
-    """Time to compile a network's train step, and its memory, with and without scan and remat."""
-    from cnnjax.bench.compile_time import measure_compile_time
-    from cnnjax.config_files import load_config
-
-    checked = load_config(None, [f"model.name={model}", *(f"model.args.{field}" for field in fields or [])])
-    result = measure_compile_time(checked.model.name, checked.model.args, batch_size=batch_size, input_size=input_size)
-    if as_json:
-        _print_json(result)
-        return
-    print(f"{model}, batch {batch_size}, {input_size}x{input_size}, compiled for {result['backend']}")
-    for setting in result["settings"]:
-        switches = ", ".join(f"{name} {'on' if on else 'off'}" for name, on in setting.items() if isinstance(on, bool))
-        print(
-            f"{switches}: {setting['operations']:,} operations, {setting['lower_seconds']:.1f} s to lower and "
-            f"{setting['compile_seconds']:.1f} s to compile (ratio {setting['time_ratio']:.2f}), "
-            f"{setting['temporary_bytes'] / 2**20:,.1f} MiB "
-            f"(ratio {setting['memory_ratio']:.2f})"
-        )
-
-
 def _check_names(config: Any) -> None:
     """The model's and the optimizer's names and arguments; imports JAX only where there are some to check."""
     from cnnjax.models import family_of
@@ -366,14 +232,6 @@ def _check_names(config: Any) -> None:
     from cnnjax.train.task import check_names
 
     check_names(config)
-
-
-def _checkpoint(text: str) -> str | int:
-    if text in ("last", "best"):
-        return text
-    if not (text.isascii() and text.isdigit()):
-        raise ConfigError(f"--checkpoint: expected last, best or a step, got '{text}'")
-    return int(text)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

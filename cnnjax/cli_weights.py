@@ -6,11 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from cnnjax.cli_options import Json
 from cnnjax.errors import ConfigError, WeightsError
 
 app = typer.Typer(help="Bring weights in from other libraries, hand them on, look at them.", no_args_is_help=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of the output.")]
 
 
 @app.command("import")
