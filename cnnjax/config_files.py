@@ -274,7 +274,8 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> Tree:
 def _nearby(path: Path) -> str:
     if not path.parent.is_dir():
         return f"; there is no folder '{path.parent}' either"
-    return f"; {did_you_mean(path.name, (name for name in os.listdir(path.parent) if name.endswith('.yaml')))}"
+    files = [name for name in os.listdir(path.parent) if name.endswith(".yaml")]
+    return f"; {did_you_mean(path.name, files)}" if files else f"; there is no .yaml file in '{path.parent}'"
 
 
 def _nested(parts: Sequence[str], value: Any) -> Tree:

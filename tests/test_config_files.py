@@ -134,6 +134,8 @@ def test_unreadable_files_are_refused(tmp_path, write):
     write("", "lenet.yaml")
     assert refusal(tmp_path / "lennet.yaml").endswith("there is no such file; did you mean 'lenet.yaml'?")
     assert f"there is no folder '{tmp_path / 'no'}' either" in refusal(tmp_path / "no" / "lenet.yaml")
+    (tmp_path / "empty").mkdir()
+    assert f"there is no .yaml file in '{tmp_path / 'empty'}'" in refusal(tmp_path / "empty" / "lenet.yaml")
     assert "Is a directory" in refusal(tmp_path)
     assert "File name too long" in refusal(tmp_path / ("a" * 300))
     assert "embedded null" in refusal(Path("a\0b"))
