@@ -39,6 +39,7 @@ def compile_time(
     fields: Fields = None,
     batch_size: Annotated[int, typer.Option(help="Images in a batch.", min=1)] = 2,
     input_size: Annotated[int, typer.Option("--input", help="Height and width of the images.", min=1)] = 64,
+    report: Annotated[Path | None, typer.Option(help="Folder of a page that the measurement is added to.")] = None,
     as_json: Json = False,
 ) -> None:
     """Time to compile a network's train step, and its memory, with and without scan and remat."""
@@ -47,6 +48,10 @@ def compile_time(
 
     checked = load_config(None, [f"model.name={model}", *(f"model.args.{field}" for field in fields or [])])
     result = measure_compile_time(checked.model.name, checked.model.args, batch_size=batch_size, input_size=input_size)
+    if report is not None:
+        from cnnjax.bench.compile_report import add_to_report
+
+        add_to_report(result, report)
     if as_json:
         print(json.dumps(result))
         return

@@ -46,7 +46,7 @@ def write_report(run_dirs: Sequence[Path], folder: Path, note: str = "") -> Path
     for run_dir, config, result, environments in zip(run_dirs, configs, results, starts, strict=True):
         shutil.copyfile(run_dir / HISTORY, folder / f"metrics-seed{config.seed}.jsonl")
         kept = {name: value for name, value in result.items() if name != "run_dir"}
-        raw.append({"seed": config.seed, **kept, "environment": _portable(environments[-1])})
+        raw.append({"seed": config.seed, **kept, "environment": portable(environments[-1])})
     (folder / "results.json").write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
     (folder / "config.yaml").write_text(to_yaml(configs[0]), encoding="utf-8")
     draw_learning_curves([read_history(run_dir) for run_dir in run_dirs], configs[0].name, folder / CURVE)
@@ -92,7 +92,7 @@ def _page(configs: Sequence[Config], raw: Sequence[Record], note: str) -> str:
         )
     else:
         summary = f"**Held-out error {errors[0]:.2f} %** (one seed, so without an error bar)."
-    commits = sorted({_commit(result["environment"]["git"]) for result in raw})
+    commits = sorted({commit_of(result["environment"]["git"]) for result in raw})
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     source = config.data.source
     return "\n".join(
@@ -137,11 +137,12 @@ def _head(config: Config) -> list[str]:
     return [f"classes {', '.join(names)}"] if names else ["its own classes"]
 
 
-def _commit(git: Record | None) -> str:
+def commit_of(git: Record | None) -> str:
+    """The commit that `environment` found, and whether the files were changed since."""
     return "unknown" if git is None else git["commit"][:12] + (" with changes" if git["changed"] else "")
 
 
-def _portable(environment: Record) -> Record:
+def portable(environment: Record) -> Record:
     """Without the paths of the machine: absolute ones in the command keep only their last part."""
     words = [
         "=".join(Path(part).name if part.startswith("/") else part for part in word.split("=", 1))

@@ -73,3 +73,32 @@ def test_what_is_measured_cannot_be_set(switch):
 def test_wrong_fields_are_refused(cnnjax):
     code, _, err = cnnjax("bench", "compile", "resnet18", "widht=2")
     assert (code, err) == (2, "error: resnet18.widht: unknown key; did you mean 'width'?\n")
+
+
+def test_a_page_grows_by_a_network_and_forgets_what_was_measured_again(cnnjax, tmp_path):
+    tiny = ("vgg11", "width=0.125", "--input", "32", "--report", str(tmp_path / "page"), "--json")
+    results = []
+    for batch_size in (1, 2, 1):
+        code, out, _ = cnnjax("bench", "compile", *tiny, "--batch-size", str(batch_size))
+        assert code == 0
+        results.append(json.loads(out))
+    rows = [json.loads(line) for line in (tmp_path / "page" / "results.jsonl").read_text().splitlines()]
+    assert [{name: row[name] for name in results[0]} for row in rows] == results[1:]
+    page = (tmp_path / "page" / "README.md").read_text()
+    assert page.count("| `vgg11 width=0.125` |") == 4
+    assert f"| {results[2]['settings'][1]['operations']:,} |" in page
+    assert "cnnjax bench compile vgg11 width=0.125" in page
+    assert str(tmp_path) not in page
+
+
+def test_a_page_that_cannot_be_written_or_read_is_told(cnnjax, tmp_path):
+    tiny = ("bench", "compile", "vgg11", "width=0.125", "--input", "32", "--report")
+    (tmp_path / "file").write_text("")
+    code, _, err = cnnjax(*tiny, str(tmp_path / "file" / "page"))
+    assert code == 2
+    assert err == f"error: {tmp_path / 'file' / 'page'} cannot be written (Not a directory); choose another --report\n"
+    (tmp_path / "results.jsonl").write_text("no JSON")
+    code, _, err = cnnjax(*tiny, str(tmp_path))
+    assert code == 2
+    assert "results.jsonl cannot be read" in err
+    assert (tmp_path / "results.jsonl").read_text() == "no JSON"
