@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,8 @@ class Checkpoints:
         # Orbax logs every phase of every save, and with a traceback whatever it then raises here as well.
         absl_logging.set_verbosity(absl_logging.FATAL)
         _drop_echoes()
+        # A failed read leaves some coroutine of Orbax unstarted; Python says so whenever it next collects garbage.
+        warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
         self._folder = folder.absolute()
         self._config = config
         self._read_only = read_only
@@ -149,27 +152,27 @@ class Checkpoints:
         """
         abstract = jax.tree.map(_abstract, like)
         candidates = self.steps()[::-1] if step is None else [step]
-        warnings: list[str] = []
+        told: list[str] = []
         for candidate in candidates:
             fault, found = "", None
             try:
                 found = self._read(candidate, abstract)
-            except Exception as error:  # A broken file surfaces as almost any error; it is told in `warnings`.
+            except Exception as error:  # A broken file surfaces as almost any error; it is told in the end.
                 fault = _reason(error)
             if broadcast(int(found is not None)):
                 if found is None:
                     raise RunError(f"checkpoint {candidate} cannot be read here ({fault}), although process 0 can")
                 if not self._read_only:
-                    self._set_aside(candidates[: len(warnings)])
-                return Restored(candidate, *found, tuple(warnings))
-            warnings.append(f"checkpoint {candidate} cannot be read ({fault or 'by process 0'})")
+                    self._set_aside(candidates[: len(told)])
+                return Restored(candidate, *found, tuple(told))
+            told.append(f"checkpoint {candidate} cannot be read ({fault or 'by process 0'})")
         if not candidates:
             return None
         others = f", nor can {', '.join(map(str, candidates[1:]))}" if len(candidates) > 1 else ""
         # Nothing is set aside or deleted: the next start must find them, and not begin from zero.
         self._keep_all = True
         advice = "" if self._read_only else "; restore it, or choose another --run-dir to start from zero"
-        raise RunError(f"{warnings[0]}{others}, in {self._folder}{advice}")
+        raise RunError(f"{told[0]}{others}, in {self._folder}{advice}")
 
     def _read(self, step: int, abstract: Any) -> tuple[TrainState, dict[str, Any]]:
         contents = self._read_contents(step)

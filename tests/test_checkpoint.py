@@ -1,5 +1,8 @@
 """Checkpoints: what is kept, what is refused, and what is noticed."""
 
+import gc
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -119,3 +122,13 @@ def test_saving_copies_so_that_training_may_go_on(tmp_path):
     assert restored is not None
     assert (np.asarray(restored.state.params["kernel"]) == 1).all()
     checkpoints.close()
+
+
+def test_a_coroutine_that_a_failed_read_left_unstarted_is_no_news(tmp_path):
+    async def read() -> None: ...
+
+    with warnings.catch_warnings(record=True) as told:
+        Checkpoints(tmp_path, CheckpointConfig()).close()
+        read()
+        gc.collect()
+    assert told == []
