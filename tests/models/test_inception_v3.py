@@ -22,7 +22,6 @@ from definitions import (
 )
 from flax import linen as nn
 
-from cnnjax.errors import ConfigError
 from cnnjax.models import create_model
 from cnnjax.nn.inception import AuxiliaryClassifier
 from cnnjax.nn.layers import Layers
@@ -50,23 +49,6 @@ def test_stages_at_the_native_size():
     }
     assert outputs.logits == (1000,)
     assert outputs.aux == {}
-
-
-def test_the_small_stem_has_the_same_convolutions_at_full_size():
-    imagenet, small = ({**SHALLOW, "stem": stem} for stem in ("imagenet", "small"))
-    assert leaf_shapes((75, 75, 3), **imagenet) == leaf_shapes(**small)
-    sides = {stage: shape[:2] for stage, shape in outputs_of((32, 24, 1), **small).features.items()}
-    assert sides == {"stem": (32, 24), "stage1": (32, 24), "stage2": (32, 24), "stage3": (15, 11), "stage4": (7, 5)}
-
-
-@pytest.mark.parametrize(("stem", "smallest"), [("imagenet", 75), ("small", 7)])
-def test_smallest_images(stem, smallest):
-    fields = {**SHALLOW, "stem": stem, "auxiliary_classifiers": 1}
-    outputs = outputs_of((smallest, smallest + 20, 1), **fields)
-    assert outputs.features["stage4"][0] == 1
-    assert outputs.aux == {"auxiliary": (5,)}
-    with pytest.raises(ConfigError, match=f"of at least {smallest}x{smallest}; got"):
-        outputs_of((smallest + 20, smallest - 1, 1), **fields)
 
 
 def test_factorization():
