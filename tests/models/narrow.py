@@ -23,15 +23,16 @@ FIELDS: dict[str, tuple[dict[str, Any], int]] = {
     "googlenet": ({"stem": "small", "width": 0.25, "depth": 0.2, "auxiliary_pool": "adaptive"}, 32),
     "inception_v2": ({"stem": "small", "width": 0.25, "depth": 0.2}, 32),
     "inception_v3": ({"stem": "small", "width": 0.25, "depth": 0.3}, 32),
-    "inception_v4": ({"stem": "small", "width": 0.25, "stage_sizes": (1, 2, 1)}, 32),
-    "inception_resnet": ({"stem": "small", "width": 0.25, "stage_sizes": (1, 2, 2)}, 32),
+    "inception_v4": ({"stem": "small", "width": 0.25, "stage_sizes": (1, 1, 1)}, 32),
+    "inception_resnet": ({"stem": "small", "width": 0.25, "stage_sizes": (1, 1, 1)}, 32),
     "resnet": ({"stem": "small", "width": 0.25, "stage_sizes": (1, 2, 1, 1)}, 32),
-    "resnext": ({"stem": "small", "width": 0.25, "stage_sizes": (1, 2, 1, 1)}, 32),
-    "se_resnet": ({"stem": "small", "width": 0.25, "stage_sizes": (1, 2, 1, 1)}, 32),
+    # Gradients of convolutions in groups are slow on a CPU.
+    "resnext": ({"stem": "small", "width": 0.25, "stage_sizes": (1, 2, 1, 1)}, 16),
+    "se_resnet": ({"stem": "small", "width": 0.25, "stage_sizes": (1, 2, 1, 1)}, 16),
     "densenet": ({"stem": "small", "width": 0.5, "stage_sizes": (2, 2, 1, 1)}, 32),
     "xception": ({"stem": "small", "width": 0.125, "depth": 0.125}, 32),
     "mobilenet": ({"stem": "small", "width": 0.25, "depth": 0.3}, 32),
-    "efficientnet": ({"stem": "small", "width": 0.5, "depth": 0.25, "dropout": 0.2}, 32),
+    "efficientnet": ({"stem": "small", "width": 0.5, "depth": 0.3, "dropout": 0.2}, 32),
     "unet": ({"width": 0.125, "levels": 3}, 44),
 }
 # The networks for CIFAR-10 are narrow already, and have three stages.

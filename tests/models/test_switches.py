@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from definitions import random_images, random_variables
 from narrow import narrow, narrow_fields
 
 from cnnjax.models import FAMILIES, check_args, get_variant
@@ -180,7 +181,7 @@ WITH: dict[str | tuple[str, str], dict[str, typing.Any]] = {
     "scan": {"depth": 3.0},
 }
 # Switches for whose values small images are too small.
-LARGE = {"stem": 96, "stem_pool": 96, "stem_padding": 96}
+LARGE: dict[str | tuple[str, str], int] = {"stem": 96, "stem_pool": 96, "stem_padding": 96, ("unet", "depth"): 84}
 
 
 def choices(annotation):
@@ -221,7 +222,8 @@ def together(family, field):
 def small(family, field, **fields):
     """The small network on which a switch is tried, and its images' shape."""
     network, shape = narrow(tried(family), **{**together(family, field), **fields})
-    return network, (LARGE[field], LARGE[field], shape[-1]) if field in LARGE else shape
+    size = LARGE.get((family, field)) or LARGE.get(field)
+    return network, (size, size, shape[-1]) if size else shape
 
 
 def expected_changes(family, field, value):
@@ -265,9 +267,7 @@ def aspects(network, shape):
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(variables))
 
     def loss(params, statistics, images, key):
-        variables = {"params": params, **statistics}
-        outputs, changed = network.apply(variables, images, train=True, mutable=list(statistics), rngs={"dropout": key})
-        return sum(jnp.square(logits).mean() for logits in (outputs.logits, *outputs.aux.values())), changed
+        return square_outputs(network, {"params": params, **statistics}, images, key)
 
     statistics = {key: tree for key, tree in variables.items() if key != "params"}
     training, (gradients, _) = jax.make_jaxpr(jax.grad(loss, has_aux=True), return_shape=True)(
@@ -284,6 +284,13 @@ def aspects(network, shape):
         "evaluation": str(evaluation),
         "training": str(training),
     }
+
+
+def square_outputs(network, variables, images, key):
+    """The mean of the outputs' squares in training, and the changed running statistics."""
+    mutable = [name for name in variables if name != "params"]
+    outputs, changed = network.apply(variables, images, train=True, mutable=mutable, rngs={"dropout": key})
+    return sum(jnp.square(logits).mean() for logits in (outputs.logits, *outputs.aux.values())), changed
 
 
 def initial_values(network, shape) -> str:
@@ -305,6 +312,30 @@ def test_a_switch_changes_what_it_should_and_nothing_else(family, field, value):
         assert changed == set()
     else:
         assert changed == expected_changes(family, field, value)
+
+
+def to_run():
+    """Each value of each switch, on the family that compiles fastest among those that have it; numbers count as one."""
+    cheap = ("simple_cnn", "nin", "vgg", "mobilenet", "resnet", "googlenet", "unet", "densenet", "resnext")
+    rank = {family: place for place, family in enumerate(cheap)}
+    first: dict[typing.Any, typing.Any] = {}
+    for family, field, value in sorted(switches(), key=lambda each: rank.get(each[0], len(rank))):
+        if value != getattr(small(family, field)[0], field):
+            first.setdefault((field, "number" if field in NUMBERS else value), (family, field, value))
+    return list(first.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "field", "value"), to_run())
+def test_every_value_runs_forward_and_backward(family, field, value):
+    network, shape = small(family, field, **{field: value})
+    variables, images = random_variables(network, shape), random_images(2, *shape)
+    gradient = jax.grad(functools.partial(square_outputs, network), (0, 1), has_aux=True)
+    # A program that runs once is not worth optimising.
+    gradient = jax.jit(gradient, compiler_options={"xla_backend_optimization_level": 0})
+    (gradients, by_image), changed = gradient(variables, images, jax.random.key(0))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((gradients["params"], by_image, changed)))
+    assert np.any(by_image != 0)
 
 
 def test_every_expectation_is_of_a_switch_that_there_is():
