@@ -60,8 +60,8 @@ PACKED = gzip.compress(GOOD, mtime=0)
         ("a.gz", PACKED[:10] + b"\xff" * 8 + PACKED[18:], "damaged gzip data"),
         ("a.gz", PACKED[:-6] + b"\0\0" + PACKED[-4:], "damaged gzip data: CRC"),
         ("a.gz", PACKED + b"trailing", "damaged gzip data"),
-        ("a.gz", gzip.compress(GOOD[:-1]), "truncated: its header says 3 x 2 x 2, 12 bytes, and 11 follow"),
-        ("a.gz", gzip.compress(b"text"), "not an IDX file: it begins with 74657874"),
+        ("a.gz", gzip.compress(GOOD[:-1], mtime=0), "truncated: its header says 3 x 2 x 2, 12 bytes, and 11 follow"),
+        ("a.gz", gzip.compress(b"text", mtime=0), "not an IDX file: it begins with 74657874"),
     ],
 )
 def test_faults_are_one_sentence_with_the_file(tmp_path, name, content, message):
