@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax.analysis import counts
-from cnnjax.analysis.summary import summarize
+from cnnjax.analysis.count import Known, count
 from cnnjax.models import ALIASES, create_model, get_peer, get_variant, list_models
 
 
@@ -17,7 +17,7 @@ def describe_model(name: str) -> dict[str, Any]:
     The counts are those of `cnnjax.analysis.counts`; what is not in there is counted now.
     """
     variant = get_variant(name)
-    params, batch_stats, macs = counts.COUNTS.get(name) or count(name)
+    params, batch_stats, macs = counts.COUNTS.get(name) or count_named(name)
     return {
         "name": name,
         "aliases": [alias for alias, original in ALIASES.items() if original == name],
@@ -42,19 +42,20 @@ def describe_peer(name: str) -> dict[str, Any]:
     }
 
 
-def count(name: str) -> tuple[int, int, int]:
+def count_named(name: str, known: Known | None = None) -> tuple[int, int, int]:
     """Parameters, batch statistics and multiply-adds of a network, for one image of its own size."""
-    summary = summarize(create_model(name), get_variant(name).input_shape)
-    return (summary.params, summary.batch_stats, summary.macs)
+    counted = count(create_model(name), get_variant(name).input_shape, known)
+    return (counted.params, counted.batch_stats, counted.macs)
 
 
 def table_of_counts() -> str:
     """The source of `cnnjax/analysis/counts.py`, counted now."""
-    rows = {name: count(name) for name in list_models()}
+    known: Known = {}
+    rows = {name: count_named(name, known) for name in list_models()}
     lines = [f'    "{name}": ({params:_}, {stats:_}, {macs:_}),' for name, (params, stats, macs) in rows.items()]
     return "\n".join(
         [
-            '"""Parameters, batch statistics and multiply-adds of every variant, since counting all takes a minute.',
+            '"""Parameters, batch statistics and multiply-adds of every variant, since counting takes a while.',
             "",
             "Written by `python -m cnnjax.analysis.catalogue`, and not to be edited by hand; a test counts it again.",
             '"""',

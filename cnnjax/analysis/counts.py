@@ -1,4 +1,4 @@
-"""Parameters, batch statistics and multiply-adds of every variant, since counting all takes a minute.
+"""Parameters, batch statistics and multiply-adds of every variant, since counting takes a while.
 
 Written by `python -m cnnjax.analysis.catalogue`, and not to be edited by hand; a test counts it again.
 """

@@ -1,19 +1,15 @@
 """What a network costs and sees: parameters, multiply-adds, connections, activations and receptive fields, layer by
 layer, without running it.
 
-Conventions, as in the papers: multiply-adds (MACs) are those of convolutions and matrix products for one image in
-evaluation; padding counts, biases, normalisation, pooling and activations do not. Connections are the inputs of all
-units, the constant one of a bias among them (LeCun et al. 1998); normalisation has none, since it folds into its layer.
-Receptive fields are those of `cnnjax.analysis.receptive_field`.
-
-The layers are Linen modules with a class that is known here or that counts itself, and the pools, which are no modules.
+Multiply-adds and connections are counted as `cnnjax.analysis.layers` says; receptive fields are those of
+`cnnjax.analysis.receptive_field`. The pools are layers, too, although they are no modules.
 """
 
 import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,27 +18,11 @@ from flax import traverse_util
 
 from cnnjax.analysis.calls import BEGIN, END, Call, Recorder, Shape, marked_call
 from cnnjax.analysis.equations import Trace, Value, trace
+from cnnjax.analysis.layers import is_layer, layer_cost, not_counted, size_of, without_compilation
 from cnnjax.analysis.pools import Pool, find_pools
 from cnnjax.analysis.pyramid import FeatureMap, feature_maps
 from cnnjax.analysis.receptive_field import ReceptiveField, fields_of_values
 from cnnjax.nn.network import Network, Outputs
-from cnnjax.nn.norm import BatchNorm
-
-_MATRIX_PRODUCTS = (nn.Conv, nn.ConvTranspose, nn.Dense)
-_NORMALISATIONS = (BatchNorm, nn.BatchNorm, nn.LayerNorm, nn.GroupNorm)
-# Fields that change how a network is compiled, and neither its layers nor their costs.
-_COMPILATION_FIELDS = ("remat", "scan")
-
-
-@runtime_checkable
-class CountsItself(Protocol):
-    """What a layer of one's own defines to be counted; shapes are those of one image. Its inner layers do not count."""
-
-    def macs(self, input_shape: Shape, output_shape: Shape) -> int:
-        """Multiply-adds."""
-
-    def connections(self, input_shape: Shape, output_shape: Shape) -> int:
-        """Inputs of all units, biases among them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,18 +85,16 @@ def summarize(network: Network, input_shape: tuple[int, int, int]) -> Summary:
         ConfigError: the network takes no such image.
         TypeError: a layer holds parameters, and nothing says how to count it; or it is called in a loop.
     """
-    own = {field.name for field in dataclasses.fields(network)}
-    off: dict[str, Any] = {name: False for name in _COMPILATION_FIELDS if name in own}
-    network = network.clone(**off)
+    network = without_compilation(network)
     images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
 
-    initialised = Recorder(_is_layer)
+    initialised = Recorder(is_layer)
     with nn.intercept_methods(initialised):
         variables = jax.eval_shape(lambda key, x: network.init(key, x, train=False), jax.random.key(0), images)
     params = variables.get("params", {})
     _require_all_counted(params, initialised.calls)
 
-    evaluated = Recorder(_is_layer)
+    evaluated = Recorder(is_layer)
     feature_names: list[str] = []
 
     def evaluate(variables: Any, images: jax.Array) -> Outputs:
@@ -136,8 +114,8 @@ def summarize(network: Network, input_shape: tuple[int, int, int]) -> Summary:
         if call.is_layer and call.name not in called
     ]
     return Summary(
-        params=_size(params),
-        batch_stats=_size(variables.get("batch_stats", {})),
+        params=size_of(params),
+        batch_stats=size_of(variables.get("batch_stats", {})),
         macs=sum(layer.macs for layer in layers),
         connections=sum(layer.connections for layer in layers),
         activation_bytes=sum(layer.activation_bytes for layer in layers),
@@ -181,23 +159,9 @@ def _held_once(layers: Iterable[LayerSummary]) -> Iterator[LayerSummary]:
         seen.add(layer.name)
 
 
-def _is_layer(module: nn.Module) -> bool:
-    return isinstance(module, (CountsItself, *_MATRIX_PRODUCTS, *_NORMALISATIONS))
-
-
 def _summarize_layer(call: Call, params: Any) -> LayerSummary:
     module, own = call.module, _at(params, call.module.path)
-    if isinstance(module, CountsItself):
-        macs = module.macs(call.input_shape, call.output_shape)
-        connections = module.connections(call.input_shape, call.output_shape)
-    elif isinstance(module, _NORMALISATIONS):
-        macs, connections = 0, 0
-    else:
-        assert isinstance(module, _MATRIX_PRODUCTS)
-        # A transposed convolution spreads each input over a kernel; the others gather a kernel for each output.
-        positions = (call.input_shape if isinstance(module, nn.ConvTranspose) else call.output_shape)[:-1]
-        macs = math.prod(positions) * math.prod(own["kernel"].shape)
-        connections = macs + (math.prod(call.output_shape) if module.use_bias else 0)
+    macs, connections = layer_cost(module, own, call.input_shape, call.output_shape)
     kernel = _pair(getattr(module, "kernel_size", None))
     return LayerSummary(
         name=call.name,
@@ -205,7 +169,7 @@ def _summarize_layer(call: Call, params: Any) -> LayerSummary:
         output_shape=call.output_shape,
         kernel=kernel,
         stride=None if kernel is None else _pair(getattr(module, "strides", None) or 1),
-        params=_size(own),
+        params=size_of(own),
         macs=macs,
         connections=connections,
         activation_bytes=call.output_bytes,
@@ -237,11 +201,7 @@ def _require_all_counted(params: Any, calls: Sequence[Call]) -> None:
         if not any(parent in modules and modules[parent].is_layer for parent in parents):
             held.setdefault(path[:-1], []).append(path[-1])
     for path, names in held.items():
-        kind = type(modules[path].module).__name__ if path in modules else "a module"
-        raise TypeError(
-            f"{kind} '{'/'.join(path)}' holds parameters ({', '.join(names)}), and nothing says how to count it; "
-            "give it the methods macs and connections of CountsItself"
-        )
+        raise not_counted(modules[path].module if path in modules else None, path, names)
 
 
 def _at(params: Any, path: Sequence[str]) -> Any:
@@ -255,7 +215,3 @@ def _pair(size: Any) -> Shape | None:
     if size is None:
         return None
     return (size, size) if isinstance(size, int) else tuple(size)
-
-
-def _size(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))

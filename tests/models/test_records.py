@@ -3,16 +3,22 @@
 `records.json` is a table made by building the other libraries' networks, and by arithmetic from the papers.
 """
 
+import dataclasses
+import itertools
 import json
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
-from counted import summary_of, summary_of_name
+from counted import counts_of, summary_of_name
+from narrow import narrow
 
+from cnnjax.analysis.count import Counts, count
 from cnnjax.analysis.counts import COUNTS
-from cnnjax.models import ALIASES, create_model, get_variant, list_models, list_peers
+from cnnjax.analysis.summary import Summary, summarize
+from cnnjax.models import ALIASES, FAMILIES, create_model, get_variant, list_models, list_peers
+from cnnjax.nn.network import Network
 
 RECORDS = {record["id"]: record for record in json.loads(Path(__file__).with_name("records.json").read_text())}
 # Records that count a network of ours with other fields than its own.
@@ -30,14 +36,43 @@ def named(record) -> str:
     return record["name"] if record["id"].startswith("paper/") else record["id"]
 
 
+def network_of(record_id) -> Network:
+    record = RECORDS[record_id]
+    return create_model(named(record), num_classes=record["classes"], **FIELDS.get(record_id, {}))
+
+
 @pytest.mark.parametrize("record_id", RECORDS)
 def test_counts(record_id):
-    record = RECORDS[record_id]
-    network = create_model(named(record), num_classes=record["classes"], **FIELDS.get(record_id, {}))
-    summary = summary_of(network, tuple(record["input"]))
-    macs = sum(layer.macs for layer in summary.layers) if record_id in WITH_AUXILIARIES else summary.macs
-    found = {"params": summary.params, "batch_stats": summary.batch_stats, "macs": macs}
+    record, network = RECORDS[record_id], network_of(record_id)
+    found = dataclasses.asdict(counts_of(network, tuple(record["input"])))
+    if record_id in WITH_AUXILIARIES:
+        found["macs"] = sum(layer.macs for layer in summarize(network, tuple(record["input"])).layers)
     assert found == {key: record[key] for key in found}
+
+
+def test_the_table_of_counts_is_right():
+    known = [each for each in RECORDS if each not in WITH_AUXILIARIES]
+    recorded = {(network_of(each), tuple(RECORDS[each]["input"])): RECORDS[each] for each in known}
+    for name in list_models():
+        network, shape = create_model(name), get_variant(name).input_shape
+        record = recorded.get((network, shape)) or dataclasses.asdict(counts_of(network, shape))
+        assert COUNTS[name] == (record["params"], record["batch_stats"], record["macs"]), name
+
+
+def totals(summary: Summary) -> Counts:
+    return Counts(summary.params, summary.batch_stats, summary.macs)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_summary_has_the_same_totals(family):
+    network, shape = narrow(FAMILIES[family][0])
+    assert totals(summarize(network, shape)) == count(network, shape)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_models())
+def test_a_summary_has_the_same_totals_at_full_size(name):
+    assert totals(summary_of_name(name)) == counts_of(create_model(name), get_variant(name).input_shape)
 
 
 def test_every_record_is_registered():
@@ -51,35 +86,32 @@ def test_aliases_are_other_names_of_networks():
         assert create_model(alias) == create_model(name)
 
 
-def graph(name) -> str:
-    """What the network computes, in training and evaluation, as text."""
+def graph(name, *, train) -> str:
+    """What the network computes, as text."""
     network, shape = create_model(name), get_variant(name).input_shape
     images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     variables = jax.eval_shape(lambda key, x: network.init(key, x, train=False), jax.random.key(0), images)
 
-    def both(variables, images, key):
-        trained = network.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
-        return trained, network.apply(variables, images, train=False).logits
+    def run(variables, images, key):
+        mutable = ["batch_stats"] if train else False
+        return network.apply(variables, images, train=train, mutable=mutable, rngs={"dropout": key})
 
-    return str(jax.make_jaxpr(both)(variables, images, jax.random.key(0)))
+    return str(jax.make_jaxpr(run)(variables, images, jax.random.key(0)))
 
 
 def test_no_two_names_are_the_same_network():
-    # Networks that cost the same are looked at layer by layer, and those with the same layers at every operation.
-    by_counts, by_layers = {}, {}
+    by_counts = {}
     for name in list_models():
         by_counts.setdefault((get_variant(name).input_shape, COUNTS[name]), []).append(name)
     for names in by_counts.values():
-        for name in names if len(names) > 1 else ():
-            by_layers.setdefault((get_variant(name).input_shape, summary_of_name(name).layers), []).append(name)
-    for names in by_layers.values():
-        graphs = {name: graph(name) for name in names if len(names) > 1}
-        assert len(set(graphs.values())) == len(graphs), f"{names} have the same parameters and computations"
+        for one, other in itertools.combinations(names, 2):
+            same = graph(one, train=False) == graph(other, train=False)
+            assert not same or graph(one, train=True) != graph(other, train=True), f"{one} and {other} are the same"
 
 
 def test_a_network_under_two_names_would_be_noticed():
-    assert graph("vgg_a") == graph("vgg11")
-    assert summary_of_name("vgg_a").layers == summary_of_name("vgg11").layers
+    for train in (False, True):
+        assert graph("vgg_a", train=train) == graph("vgg11", train=train)
 
 
 def test_records_are_all_there():

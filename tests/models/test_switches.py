@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import os
 import typing
 
 import jax
@@ -315,7 +316,13 @@ def test_a_switch_changes_what_it_should_and_nothing_else(family, field, value):
 
 
 def to_run():
-    """Each value of each switch, on the family that compiles fastest among those that have it; numbers count as one."""
+    """Each value of each switch, on the family that compiles fastest among those that have it; numbers count as one.
+
+    With CNNJAX_SWITCHES=all on every family that has it.
+    """
+    if os.environ.get("CNNJAX_SWITCHES") == "all":
+        networks = {small(family, field, **{field: value}): (family, field, value) for family, field, value in switches()}
+        return list(networks.values())
     cheap = ("simple_cnn", "nin", "vgg", "mobilenet", "resnet", "googlenet", "unet", "densenet", "resnext")
     rank = {family: place for place, family in enumerate(cheap)}
     first: dict[typing.Any, typing.Any] = {}
