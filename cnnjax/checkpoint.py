@@ -1,6 +1,7 @@
 """Checkpoints: the only place for Orbax. Written beside the run, checked when read, kept by age and by accuracy."""
 
 import functools
+import gc
 import json
 import logging
 import os
@@ -8,9 +9,9 @@ import re
 import sys
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -22,6 +23,7 @@ from cnnjax.errors import RunError, TrainingError
 from cnnjax.parallel import broadcast, to_host
 from cnnjax.train.state import TrainState
 
+_Found = TypeVar("_Found")
 _STATE, _PROGRESS = "state", "progress"
 
 
@@ -46,8 +48,6 @@ class Checkpoints:
         # Orbax logs every phase of every save, and with a traceback whatever it then raises here as well.
         absl_logging.set_verbosity(absl_logging.FATAL)
         _drop_echoes()
-        # A failed read leaves some coroutine of Orbax unstarted; Python says so whenever it next collects garbage.
-        warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
         self._folder = folder.absolute()
         self._config = config
         self._read_only = read_only
@@ -154,11 +154,7 @@ class Checkpoints:
         candidates = self.steps()[::-1] if step is None else [step]
         told: list[str] = []
         for candidate in candidates:
-            fault, found = "", None
-            try:
-                found = self._read(candidate, abstract)
-            except Exception as error:  # A broken file surfaces as almost any error; it is told in the end.
-                fault = _reason(error)
+            found, fault = _attempt(functools.partial(self._read, candidate, abstract))
             if broadcast(int(found is not None)):
                 if found is None:
                     raise RunError(f"checkpoint {candidate} cannot be read here ({fault}), although process 0 can")
@@ -204,10 +200,9 @@ class Checkpoints:
 
     def _rating(self, step: int) -> float | None:
         if step not in self._accuracy:
-            try:
-                self._read_contents(step)
-            except Exception as error:  # Not kept as the best; `best` tells of it.
-                self._accuracy[step], self._unrated[step] = None, _reason(error)
+            contents, fault = _attempt(functools.partial(self._read_contents, step))
+            if contents is None:  # Not kept as the best; `best` tells of it.
+                self._accuracy[step], self._unrated[step] = None, fault
         return self._accuracy[step]
 
     def _prune(self) -> None:
@@ -238,6 +233,19 @@ class Checkpoints:
     def _last_good(self) -> str:
         good = self.steps()
         return f"the last good checkpoint is that of step {good[-1]}" if good else "there is no earlier checkpoint"
+
+
+def _attempt(read: Callable[[], _Found]) -> tuple[_Found | None, str]:
+    """What a read finds, or None and why it failed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
+        try:
+            return read(), ""
+        except Exception as error:  # A broken file surfaces as almost any error.
+            fault = _reason(error)
+        # With its error Orbax leaves coroutines unstarted; Python would tell of them whenever it next collects garbage.
+        gc.collect()
+        return None, fault
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:

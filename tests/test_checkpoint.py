@@ -124,11 +124,23 @@ def test_saving_copies_so_that_training_may_go_on(tmp_path):
     checkpoints.close()
 
 
-def test_a_coroutine_that_a_failed_read_left_unstarted_is_no_news(tmp_path):
-    async def read() -> None: ...
+def test_a_coroutine_that_a_failed_read_leaves_unstarted_is_no_news(tmp_path, monkeypatch):
+    async def load() -> None: ...
 
+    def fail(self, step, like):
+        unstarted = [load()]
+        unstarted.append(unstarted)  # a cycle, which waits for the garbage collector
+        raise ValueError("half of it is lost")
+
+    save_all(tmp_path, {1: 0.5})
+    monkeypatch.setattr(Checkpoints, "_read", fail)
+    checkpoints = Checkpoints(tmp_path, CheckpointConfig(), read_only=True)
     with warnings.catch_warnings(record=True) as told:
-        Checkpoints(tmp_path, CheckpointConfig()).close()
-        read()
+        with pytest.raises(RunError, match="half of it is lost"):
+            checkpoints.restore(make_state(0))
         gc.collect()
-    assert told == []
+        assert told == []
+        load()  # one's own is still told of
+        gc.collect()
+        assert [str(each.message) for each in told if "never awaited" in str(each.message)]
+    checkpoints.close()

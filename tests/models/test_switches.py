@@ -321,7 +321,9 @@ def to_run():
     With CNNJAX_SWITCHES=all on every family that has it.
     """
     if os.environ.get("CNNJAX_SWITCHES") == "all":
-        networks = {small(family, field, **{field: value}): (family, field, value) for family, field, value in switches()}
+        networks = {
+            small(family, field, **{field: value}): (family, field, value) for family, field, value in switches()
+        }
         return list(networks.values())
     cheap = ("simple_cnn", "nin", "vgg", "mobilenet", "resnet", "googlenet", "unet", "densenet", "resnext")
     rank = {family: place for place, family in enumerate(cheap)}
