@@ -1,6 +1,7 @@
 """A page with the measurements of compilation, and the raw numbers beside it."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def _page(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"| {setting['compile_seconds']:.1f} | {setting['time_ratio']:.2f} "
                 f"| {setting['temporary_bytes'] / 2**20:,.0f} | {setting['memory_ratio']:.2f} |"
             )
-    lines += ["", "## Origin", "", "```", *(" ".join(row["environment"]["command"]) for row in rows), "```", ""]
+    lines += ["", "## Origin", "", "```", *(shlex.join(row["environment"]["command"]) for row in rows), "```", ""]
     origins: dict[str, None] = {}
     for row in rows:
         packages = ", ".join(f"{name} {row['environment']['packages'][name]}" for name in ("jax", "jaxlib", "flax"))

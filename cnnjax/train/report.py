@@ -1,6 +1,7 @@
 """One page on several runs of one config that differ in their seed: the number with its error bar, and its origin."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,7 +117,7 @@ def _page(configs: Sequence[Config], raw: Sequence[Record], note: str) -> str:
             "## Origin",
             "",
             "```",
-            *(" ".join(result["environment"]["command"]) for result in raw),
+            *(shlex.join(result["environment"]["command"]) for result in raw),
             "```",
             "",
             "Config: [config.yaml](config.yaml). Raw numbers: [results.json](results.json), "
