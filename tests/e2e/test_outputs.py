@@ -45,6 +45,7 @@ def write(tmp_path):
     return write
 
 
+@pytest.mark.slow
 def test_googlenet_trains_with_its_auxiliary_classifiers(write, tmp_path, cnnjax):
     config = write(GOOGLENET)
     cnnjax("train", config, "--run-dir", tmp_path / "run", "--json").done  # noqa: B018 -- checks
