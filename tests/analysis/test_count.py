@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import pytest
 from flax import linen as nn
+from uncountable import Bare, Looped
 
 from cnnjax.analysis.count import Counts, count
 from cnnjax.errors import ConfigError
@@ -68,26 +69,11 @@ def test_how_a_network_is_compiled_makes_no_difference(fields):
 
 
 def test_a_module_in_a_loop_raises():
-    class Looped(Network, kw_only=True):
-        @nn.compact
-        def __call__(self, images, *, train):
-            repeat = nn.scan(
-                lambda dense, x, _: (dense(x), None), variable_axes={"params": 0}, split_rngs={"params": True}, length=3
-            )
-            x, _ = repeat(nn.Dense(3, name="dense"), images.mean((1, 2)), None)
-            return Outputs(logits=x, aux={}, features={})
-
     with pytest.raises(TypeError, match=r"^a module is called in a loop, and nothing says how often"):
         count(Looped(), (4, 4, 3))
 
 
 def test_a_layer_that_nothing_can_count_raises():
-    class Bare(Network, kw_only=True):
-        @nn.compact
-        def __call__(self, images, *, train):
-            offset = self.param("offset", nn.initializers.zeros, (1,))
-            return Outputs(logits=images.mean((1, 2, 3), keepdims=True) + offset, aux={}, features={})
-
     with pytest.raises(TypeError, match=r"^Bare '' holds parameters \(offset\), and nothing says how to count it"):
         count(Bare(), (4, 4, 1))
 

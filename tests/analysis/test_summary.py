@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from uncountable import Bare, Looped
 
 from cnnjax.analysis.summary import summarize
 from cnnjax.errors import ConfigError
@@ -256,26 +257,11 @@ def test_rematerialised_modules_of_ones_own_count_as_they_are():
 
 
 def test_a_layer_in_a_loop_raises():
-    class Looped(Network, kw_only=True):
-        @nn.compact
-        def __call__(self, images, *, train):
-            repeat = nn.scan(
-                lambda dense, x, _: (dense(x), None), variable_axes={"params": 0}, split_rngs={"params": True}, length=3
-            )
-            x, _ = repeat(nn.Dense(3, name="dense"), images.mean((1, 2)), None)
-            return Outputs(logits=x, aux={}, features={})
-
     with pytest.raises(TypeError, match=r"^'dense' is called in a loop, and nothing says how often"):
         summarize(Looped(), (4, 4, 3))
 
 
 def test_a_layer_that_nothing_can_count_raises():
-    class Bare(Network, kw_only=True):
-        @nn.compact
-        def __call__(self, images, *, train):
-            offset = self.param("offset", nn.initializers.zeros, (1,))
-            return Outputs(logits=images.mean((1, 2, 3), keepdims=True) + offset, aux={}, features={})
-
     with pytest.raises(TypeError, match=r"^Bare '' holds parameters \(offset\), and nothing says how to count it"):
         summarize(Bare(), (4, 4, 1))
 
