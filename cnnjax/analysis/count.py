@@ -62,10 +62,12 @@ def count(network: Network, input_shape: tuple[int, int, int], known: Known | No
     known = {} if known is None else known
 
     def run(function: Callable[..., Any]) -> Counts:
-        counter = _Counter(known)
+        found = dict(known)
+        counter = _Counter(found)
         with nn.intercept_methods(counter):
             traced = jax.make_jaxpr(function)(jax.random.key(0), images)
         _require_no_loops(traced.jaxpr, False)
+        known.update(found)  # of what was refused, nothing is known
         return counter.counts
 
     everything = run(initialise)
