@@ -33,6 +33,28 @@ def overhead(
         )
 
 
+@app.command("input")
+def input_speed(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file of a run whose data to measure.")],
+    overrides: Overrides = None,
+    batches: Annotated[int, typer.Option(help="Batches in each measurement.", min=1)] = 200,
+    as_json: Json = False,
+) -> None:
+    """Images per second that a config's data can give, whatever the network."""
+    from cnnjax.bench.input import measure_input
+    from cnnjax.config_files import load_config
+
+    result = measure_input(load_config(config, overrides or []), batches)
+    if as_json:
+        print(json.dumps(result))
+        return
+    print(
+        f"{result['source']}, batch {result['batch_size']}, {result['bytes_per_image']:,} bytes an image: "
+        f"{result['host_images_per_second']:,.0f} images/s in the host's memory, "
+        f"{result['device_images_per_second']:,.0f} on the devices; read in {result['load_seconds']:.1f} s"
+    )
+
+
 @app.command("compile")
 def compile_time(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A name that `cnnjax models` lists.")],

@@ -287,6 +287,9 @@ class ParallelConfig(Section):
     """host:port of process 0, where the environment does not tell."""
     processes: PositiveInt | None = None
     process_id: NonNegativeInt | None = None
+    compilation_cache: str | None = None
+    """Folder in which compiled programs are kept, so that a run that goes on does not compile again; null: none, but
+    for what the environment's JAX_COMPILATION_CACHE_DIR says."""
 
     @model_validator(mode="after")
     def _all_three_or_none(self) -> Self:

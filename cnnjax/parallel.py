@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -171,7 +172,9 @@ def make_executor(config: Config) -> Executor:
 
     Raises:
         ConfigError: more devices are asked for than there are, or a batch cannot be spread evenly over them.
+        RunError: the folder of compiled programs cannot be written.
     """
+    _keep_compiled(config.parallel.compilation_cache)
     available = jax.devices()
     count = config.parallel.devices or len(available)
     if count > len(available):
@@ -188,6 +191,19 @@ def make_executor(config: Config) -> Executor:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return Executor(config.parallel.executor, _make_mesh(available[:count]))
+
+
+def _keep_compiled(folder: str | None) -> None:
+    if folder is None:
+        return
+    path = Path(folder).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"parallel.compilation_cache: {folder} cannot be made ({error.strerror}); choose another folder, or null"
+        ) from None
+    jax.config.update("jax_compilation_cache_dir", str(path))
 
 
 def make_eval_executor(config: Config) -> Executor:

@@ -2,27 +2,11 @@
 
 import json
 import shlex
-import sys
 
 import pytest
 
 from cnnjax.bench.compile_time import measure_compile_time
-from cnnjax.cli import main
 from cnnjax.errors import ConfigError
-
-
-@pytest.fixture
-def cnnjax(monkeypatch, capsys):
-    """Runs a command; gives the exit code, the output and the errors."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["cnnjax", *words])
-        with pytest.raises(SystemExit) as exited:
-            main()
-        return exited.value.code or 0, *capsys.readouterr()
-
-    return run
-
 
 # Blocks enough for a loop to be shorter than what it stands for, each small.
 NETWORK = ("cifar_resnet20", "stage_sizes=[8]", "stage_widths=[8]", "stem_width=8")

@@ -1,0 +1,34 @@
+"""The rate at which a config's images come."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cnnjax.bench.input import measure_input
+from cnnjax.config_files import load_config
+
+CONFIG = Path(__file__).parents[2] / "configs/train/lenet5_digits.yaml"
+
+
+def test_both_rates_and_the_size_of_an_image(cnnjax):
+    code, out, _ = cnnjax("bench", "input", CONFIG, "--batches", "5", "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert (result["source"], result["batch_size"], result["bytes_per_image"]) == ("digits", 128, 32 * 32)
+    assert min(result[name] for name in ("load_seconds", "host_images_per_second", "device_images_per_second")) > 0
+
+
+def test_the_line_that_people_read(cnnjax):
+    code, out, _ = cnnjax("bench", "input", CONFIG, "data.batch_size=16", "--batches", "2")
+    assert code == 0
+    assert out.startswith("digits, batch 16, 1,024 bytes an image: ")
+
+
+def test_the_clock_sees_every_batch(monkeypatch):
+    """At one second a look at the clock, a measurement of 4 batches of 32 takes one second."""
+    now = iter(range(1000))
+    monkeypatch.setattr("cnnjax.bench.input.perf_counter", lambda: float(next(now)))
+    config = load_config(CONFIG, ["data.batch_size=32"])
+    result = measure_input(config, batches=4, rounds=1)
+    assert result["host_images_per_second"] == result["device_images_per_second"] == pytest.approx(4 * 32)
