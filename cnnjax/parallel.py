@@ -4,13 +4,13 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cnnjax.config import Config, ParallelConfig
@@ -167,14 +167,34 @@ def _first(leaf: jax.Array) -> float:
     return float(np.asarray(leaf.addressable_data(0)).reshape(-1)[0])
 
 
+def keep_compiled(config: ParallelConfig) -> None:
+    """Lets JAX keep what this process compiles from now on in the config's folder, if it names one.
+
+    Raises:
+        RunError: the folder cannot be made or written.
+    """
+    if config.compilation_cache is None:
+        return
+    folder = os.path.expanduser(os.path.expandvars(config.compilation_cache))
+    try:
+        os.makedirs(folder, exist_ok=True)
+        reason = None if os.access(folder, os.W_OK | os.X_OK) else "not writable"
+    except OSError as error:
+        reason = error.strerror
+    if reason is not None:
+        raise RunError(
+            f"parallel.compilation_cache: {folder} cannot be used ({reason}); choose another folder, or null"
+        )
+    jax.config.update("jax_compilation_cache_dir", folder)
+    compilation_cache.reset_cache()  # or JAX would go on with the folder of an earlier run
+
+
 def make_executor(config: Config) -> Executor:
     """The executor of a config on the devices that are there.
 
     Raises:
         ConfigError: more devices are asked for than there are, or a batch cannot be spread evenly over them.
-        RunError: the folder of compiled programs cannot be written.
     """
-    _keep_compiled(config.parallel.compilation_cache)
     available = jax.devices()
     count = config.parallel.devices or len(available)
     if count > len(available):
@@ -191,19 +211,6 @@ def make_executor(config: Config) -> Executor:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return Executor(config.parallel.executor, _make_mesh(available[:count]))
-
-
-def _keep_compiled(folder: str | None) -> None:
-    if folder is None:
-        return
-    path = Path(folder).expanduser()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"parallel.compilation_cache: {folder} cannot be made ({error.strerror}); choose another folder, or null"
-        ) from None
-    jax.config.update("jax_compilation_cache_dir", str(path))
 
 
 def make_eval_executor(config: Config) -> Executor:

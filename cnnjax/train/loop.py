@@ -12,7 +12,7 @@ from cnnjax.config import Config
 from cnnjax.data.loader import Shard, train_batches
 from cnnjax.data.sources import Datasets, load
 from cnnjax.errors import CnnjaxError, RunError, TrainingError
-from cnnjax.parallel import Executor, agree, broadcast, join_processes, make_executor, should_stop
+from cnnjax.parallel import Executor, agree, broadcast, join_processes, keep_compiled, make_executor, should_stop
 from cnnjax.train.evaluation import LAG, evaluate_state
 from cnnjax.train.figures import draw_learning_curve
 from cnnjax.train.reporting import Clock, Reporter, Sums
@@ -52,6 +52,7 @@ def fit(
     reporter = reporter or Reporter()
     check_names(config)
     join_processes(config.parallel)
+    keep_compiled(config.parallel)
     executor = make_executor(config)
     path = Path(run_dir) if run_dir is not None else default_run_dir(config)
     data = load(config.data)

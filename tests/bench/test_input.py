@@ -7,6 +7,7 @@ import pytest
 
 from cnnjax.bench.input import measure_input
 from cnnjax.config_files import load_config
+from cnnjax.parallel import Executor
 
 CONFIG = Path(__file__).parents[2] / "configs/train/lenet5_digits.yaml"
 
@@ -23,6 +24,14 @@ def test_the_line_that_people_read(cnnjax):
     code, out, _ = cnnjax("bench", "input", CONFIG, "data.batch_size=16", "--batches", "2")
     assert code == 0
     assert out.startswith("digits, batch 16, 1,024 bytes an image: ")
+
+
+def test_batches_go_to_the_devices_in_one_of_the_two(monkeypatch):
+    """Each measurement of 3 batches takes one before them."""
+    put, original = [], Executor.put_batch
+    monkeypatch.setattr(Executor, "put_batch", lambda self, batch: put.append(1) or original(self, batch))
+    measure_input(load_config(CONFIG, ["data.prefetch=0"]), batches=3, rounds=2)
+    assert len(put) == 2 * (3 + 1)
 
 
 def test_the_clock_sees_every_batch(monkeypatch):
