@@ -301,6 +301,30 @@ class ParallelConfig(Section):
         return self
 
 
+# auto: XLA's own convolutions, except on CPUs, where a table of measurements chooses among other ways of writing them.
+# native: XLA's own everywhere. The others: that one on CPUs, wherever it is possible.
+ConvLowering = Literal[
+    "auto",
+    "native",
+    "phases",
+    "pieces",
+    "taps",
+    "patches",
+    "winograd",
+    "shifts",
+    "rows",
+    "images",
+    "blocks16",
+    "blocks32",
+]
+
+
+class OpsConfig(Section):
+    """How operations are written for the compiler; the results are the same."""
+
+    conv: ConvLowering = "auto"
+
+
 class Config(Section):
     """One run: everything that decides what it computes."""
 
@@ -317,6 +341,7 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     parallel: ParallelConfig = ParallelConfig()
+    ops: OpsConfig = OpsConfig()
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

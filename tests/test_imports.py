@@ -29,7 +29,7 @@ DOORS: dict[str, str | tuple[str, ...]] = {
     "orbax": "checkpoint",
     "yaml": "config_files",
     "typer": ("cli", "cli_bench", "cli_options", "cli_predict", "cli_weights"),
-    "torch": "weights.files",
+    "torch": ("weights.files", "bench.torch_contestants"),
     "safetensors": "weights.files",
     "h5py": "weights.keras_files",
     "PIL": ("data.images", "data.composites", "weights.preprocessing"),

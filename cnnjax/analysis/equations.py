@@ -70,7 +70,8 @@ def trace(function: Callable[..., Any], *args: Any) -> Trace:
     """Traces a pure function.
 
     Calls, `jax.checkpoint` and functions with derivatives of their own are inlined. A choice between branches becomes
-    the equations of all of them and one named `EITHER`; a loop stays one equation.
+    the equations of all of them and one named `EITHER`, but of what `cnnjax.ops` writes for one platform
+    otherwise, what it is elsewhere stands alone; a loop stays one equation.
 
     Args:
         function: of trees of arrays, and gives one.
@@ -126,6 +127,8 @@ class _Inliner:
             operands = [read(atom) for atom in equation.invars]
             if equation.primitive.name in _CALLS:
                 results = self._call(next(equation.params[key] for key in _CALLED if key in equation.params), operands)
+            elif _is_written_otherwise(equation.params):
+                results = self._call(equation.params["branches"][-1], operands[1:])
             elif equation.primitive.name == "cond":
                 results = self._choose(equation.params["branches"], operands)
             else:
@@ -164,6 +167,17 @@ class _Inliner:
         if primitive is not None and all(value.is_constant for value in inputs):
             for value in outputs:
                 value.origin = equation
+
+
+def _is_written_otherwise(params: Mapping[str, Any]) -> bool:
+    """Whether the first of an equation's branches is set apart for one platform, as `cnnjax.ops` has it.
+
+    Such a branch computes the same numbers as the last, which is plain.
+    """
+    if params.get("branches_platforms") is None:
+        return False
+    first = params["branches"][0].jaxpr.eqns
+    return bool(first) and first[0].primitive.name == "optimization_barrier"
 
 
 def _value_of(aval: Any, array: Any = None) -> Value:

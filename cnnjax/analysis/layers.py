@@ -75,7 +75,7 @@ def not_counted(module: nn.Module | None, path: Sequence[str], names: Sequence[s
 
 
 def without_compilation(network: Network) -> Network:
-    """The same network without `remat` and `scan`."""
+    """The same network without `remat` and `scan`, and with XLA's own convolutions."""
     own = {field.name for field in dataclasses.fields(network)}
     off: dict[str, Any] = {name: False for name in _COMPILATION_FIELDS if name in own}
-    return network.clone(**off)
+    return network.clone(**off, lowering="native")

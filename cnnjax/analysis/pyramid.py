@@ -37,6 +37,7 @@ def feature_pyramid(network: Network, input_shape: tuple[int, int, int]) -> list
     Raises:
         ConfigError: the network takes no such image.
     """
+    network = network.clone(lowering="native")
     images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     variables = jax.eval_shape(lambda key, x: network.init(key, x, train=False), jax.random.key(0), images)
     names: list[str] = []

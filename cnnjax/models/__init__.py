@@ -67,7 +67,7 @@ ALIASES: dict[str, str] = {
 
 # Fields of a network that are no part of its configuration: Linen's own, and what training sets.
 _SET_BY_LINEN = frozenset({"parent", "name"})
-_SET_BY_TRAINING = frozenset({"dtype", "batch_averaging"})
+_SET_BY_TRAINING = frozenset({"dtype", "batch_averaging", "lowering"})
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -38,6 +38,7 @@ from cnnjax.nn.network import Network, Outputs
 from cnnjax.nn.norm import BatchNorm
 from cnnjax.nn.rounding import round_repeats
 from cnnjax.nn.table_convolution import TableConvolution
+from cnnjax.ops.conv import for_linen
 from cnnjax.ops.pooling import average_pool, max_pool, sum_pool
 
 Activation = Literal["scaled_tanh", "tanh", "sigmoid", "relu"]
@@ -163,7 +164,11 @@ class LeNet5(Network, kw_only=True):
 
         def convolve(x: jax.Array, maps: int, size: tuple[int, int], name: str, padding: str = "VALID") -> jax.Array:
             kernel, bias = weights_of(math.prod(size) * x.shape[-1])
-            layer = nn.Conv(maps, size, 1, padding, dtype=self.dtype, kernel_init=kernel, bias_init=bias, name=name)
+            lower = for_linen(self.lowering)
+            layer = nn.Conv(
+                maps, size, 1, padding, dtype=self.dtype, kernel_init=kernel, bias_init=bias,
+                conv_general_dilated=lower, name=name,
+            )  # fmt: skip
             return layer(x)
 
         def deepen(x: jax.Array, name: str) -> jax.Array:
@@ -191,7 +196,7 @@ class LeNet5(Network, kw_only=True):
         x = features["c1"] = deepen(normalise_and_activate(x, "c1"), "c1")
         x = features["s2"] = subsample(x, "s2")
         if self.c3 == "table":
-            x = TableConvolution(C3_TABLE, (5, 5), self.initialization, self.dtype, name="c3")(x)
+            x = TableConvolution(C3_TABLE, (5, 5), self.initialization, self.dtype, self.lowering, name="c3")(x)
         else:
             x = convolve(x, c3, (5, 5), "c3")
         x = features["c3"] = deepen(normalise_and_activate(x, "c3"), "c3")

@@ -11,6 +11,8 @@ from jax.typing import DTypeLike
 from cnnjax.nn.activations import ACTIVATIONS, Activation
 from cnnjax.nn.initializers import Initializer, he_normal_fan_out
 from cnnjax.nn.norm import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchAveraging, BatchNorm, NormKind
+from cnnjax.ops.conv import Lowering, for_linen, input_gradient
+from cnnjax.ops.conv_forms import turned
 from cnnjax.ops.padding import Padding, pad_amounts
 
 Size = int | tuple[int, int]
@@ -30,6 +32,8 @@ class Layers:
     norm_momentum: float = BATCH_NORM_MOMENTUM
     norm_scale: bool = True
     batch_averaging: BatchAveraging = BatchAveraging()
+    lowering: Lowering = "auto"
+    """How convolutions are written on a CPU."""
     conv_bias: bool | None = None
     """Of convolutions that do not say otherwise; None: exactly those that no normalisation follows."""
     kernel_init: Initializer = he_normal_fan_out
@@ -66,6 +70,7 @@ class Layers:
             dtype=self.dtype,
             kernel_init=kernel_init or self.kernel_init,
             bias_init=bias_init or self.bias_init,
+            conv_general_dilated=for_linen(self.lowering),
             name=name,
         )(x)
 
@@ -100,7 +105,7 @@ class Layers:
         kernel_init: Initializer | None = None,
     ) -> jax.Array:
         """A transposed convolution without padding: (batch, height, width, channels) to `stride` times the size."""
-        layer = nn.ConvTranspose(
+        layer = ConvTranspose(
             features,
             as_pair(kernel_size),
             as_pair(stride),
@@ -109,6 +114,7 @@ class Layers:
             dtype=self.dtype,
             kernel_init=kernel_init or self.kernel_init,
             bias_init=self.bias_init,
+            lowering=self.lowering,
             name=name,
         )
         return layer(x)
@@ -174,6 +180,27 @@ class Layers:
     def has_bias(self) -> bool:
         """Whether a convolution that is normalised next has a bias all the same."""
         return self.norm == "none" if self.conv_bias is None else self.conv_bias
+
+
+class ConvTranspose(nn.ConvTranspose):
+    """Linen's, without padding, in groups of one; lowered like `convolve`, whose gradient by the images it is."""
+
+    lowering: Lowering = "auto"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(batch, height, width, channels) to (batch, larger height, larger width, features)."""
+        assert isinstance(self.kernel_size, tuple)
+        assert isinstance(self.strides, tuple)
+        window, (down, right) = self.kernel_size, self.strides
+        kernel = self.param("kernel", self.kernel_init, (*window, x.shape[-1], self.features), self.param_dtype)
+        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        height, width = (
+            (count - 1) * step + length for count, step, length in zip(x.shape[1:3], (down, right), window, strict=True)
+        )
+        result = input_gradient(x, turned(kernel, 1), (height, width), (down, right), lowering=self.lowering)
+        return result if bias is None else result + bias
 
 
 class ConvNorm(nn.Module):

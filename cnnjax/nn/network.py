@@ -14,6 +14,7 @@ from cnnjax.nn.activations import Activation
 from cnnjax.nn.layers import Layers
 from cnnjax.nn.norm import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchAveraging, NormKind
 from cnnjax.nn.rounding import round_channels, round_repeats
+from cnnjax.ops.conv import Lowering
 
 
 @flax.struct.dataclass
@@ -32,8 +33,8 @@ class Outputs:
 class Network(nn.Module, kw_only=True):
     """Base of all networks: `__call__(images, *, train)` takes (batch, height, width, channels), gives `Outputs`.
 
-    The fields of a subclass are its configuration: what `model.args` in a config may set, apart from `dtype` and
-    `batch_averaging`, which training sets from `train.precision` and `train.batch_norm`.
+    The fields of a subclass are its configuration: what `model.args` in a config may set, apart from `dtype`,
+    `batch_averaging` and `lowering`, which training sets from `train.precision`, `train.batch_norm` and `ops.conv`.
     """
 
     labels_pixels: ClassVar[bool] = False
@@ -42,6 +43,7 @@ class Network(nn.Module, kw_only=True):
     num_classes: PositiveInt = 1000
     dtype: DTypeLike = jnp.float32
     batch_averaging: BatchAveraging = BatchAveraging()
+    lowering: Lowering = "auto"
 
     @nn.nowrap
     def require_size(self, images: jax.Array, smallest: int) -> None:
@@ -81,6 +83,7 @@ class ConvNetwork(Network, kw_only=True):
             norm_epsilon=self.norm_epsilon,
             norm_momentum=self.norm_momentum,
             batch_averaging=self.batch_averaging,
+            lowering=self.lowering,
         )
 
     @nn.nowrap

@@ -9,6 +9,8 @@ from flax import linen as nn
 from jax import lax
 from jax.typing import DTypeLike
 
+from cnnjax.ops.normalise import normalise
+
 # Flax's convention: new running = momentum * running + (1 - momentum) * batch. PyTorch's 0.1 is 0.9 here.
 BATCH_NORM_MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-5
@@ -88,7 +90,7 @@ class BatchNorm(nn.Module):
 
     def _normalise(self, x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
         factor = lax.rsqrt(var + self.epsilon) * scale
-        return ((_at_least_float32(x) - mean) * factor + bias).astype(self.dtype)
+        return normalise(_at_least_float32(x), mean, factor, bias).astype(self.dtype)
 
 
 def _at_least_float32(x: jax.Array) -> jax.Array:

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax import lax
 from jax.typing import DTypeLike
 
 from cnnjax.nn.initializers import Initialization, fan_in_biases, fan_in_weights
+from cnnjax.ops.conv import Lowering, convolve
 
 
 class TableConvolution(nn.Module):
@@ -20,6 +20,7 @@ class TableConvolution(nn.Module):
     kernel_size: tuple[int, int]
     initialization: Initialization
     dtype: DTypeLike = jnp.float32
+    lowering: Lowering = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -33,8 +34,7 @@ class TableConvolution(nn.Module):
         # One dense convolution with zeros between the kernels is faster than sixteen small ones.
         kernel = jnp.zeros((*self.kernel_size, x.shape[-1], maps), self.dtype)
         kernel = kernel.at[:, :, seen, seeing].set(kernels.astype(self.dtype))
-        layout = ("NHWC", "HWIO", "NHWC")
-        product = lax.conv_general_dilated(x.astype(self.dtype), kernel, (1, 1), "VALID", dimension_numbers=layout)
+        product = convolve(x.astype(self.dtype), kernel, lowering=self.lowering)
         return product + bias.astype(self.dtype)
 
     @nn.nowrap

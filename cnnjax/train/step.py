@@ -13,6 +13,7 @@ from jax import lax
 from cnnjax.config import GhostBatchNorm
 from cnnjax.nn.network import Network, Outputs
 from cnnjax.nn.norm import BatchAveraging
+from cnnjax.ops.conv import CONVOLUTION
 from cnnjax.train.losses import LossFunction
 from cnnjax.train.reporting import CLASS_IOU
 from cnnjax.train.state import TrainState
@@ -196,11 +197,11 @@ def _make_forward(network: Network) -> Callable[..., tuple[Outputs, ArrayTree]]:
 def _rematerialised(forward: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
     if remat == "none":
         return forward
-    return jax.checkpoint(forward, policy=_is_product if remat == "keep_products" else None)
+    return jax.checkpoint(forward, policy=_keep_products if remat == "keep_products" else None)
 
 
-def _is_product(primitive: Any, *_: Any, **__: Any) -> bool:
-    return primitive.name in ("conv_general_dilated", "dot_general")
+def _keep_products(primitive: Any, *_: Any, **parameters: Any) -> bool:
+    return primitive.name in ("conv_general_dilated", "dot_general") or parameters.get("name") == CONVOLUTION
 
 
 def _metrics(outputs: Outputs, batch: Batch, loss: LossFunction) -> Metrics:

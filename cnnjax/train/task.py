@@ -91,6 +91,7 @@ def make_network(config: Config, classes: int, axis: BatchAxis = BatchAxis()) ->
         **fields,
         dtype=jnp.dtype(config.train.precision),
         batch_averaging=batch_averaging(config.train.batch_norm, axis),
+        lowering=config.ops.conv,
     )
 
 

@@ -35,7 +35,7 @@ Shape = tuple[int, int, int]
 
 # Fields that change training alone: whatever they are, the same weights give the same answers.
 _OF_TRAINING = ("*dropout*", "stochastic_depth", "norm_momentum", "remat")
-_NO_FIELDS = frozenset({"parent", "name", "dtype", "batch_averaging", "num_classes"})
+_NO_FIELDS = frozenset({"parent", "name", "dtype", "batch_averaging", "lowering", "num_classes"})
 # Keras' published EfficientNets hold this as a variance; a further layer, without weights, divides by its root again.
 _KERAS_DEVIATIONS = (0.229, 0.224, 0.225)
 

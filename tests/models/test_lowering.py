@@ -3,10 +3,14 @@
 In the fast tests a small network of each family; in the slow ones every network, in evaluation too and as published.
 """
 
+import re
+from collections import Counter
+
 import jax
 import jax.numpy as jnp
 import pytest
 from jax import export
+from jaxlib.mlir.passmanager import PassManager
 from narrow import distinct, narrow
 
 from cnnjax.config import OptimizerConfig
@@ -17,14 +21,11 @@ from cnnjax.train.state import TrainState
 from cnnjax.train.step import make_train_step
 
 FIRST = [variants[0] for variants in FAMILIES.values()]
+ALL = [*FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in distinct() if name not in FIRST)]
 
 
-@pytest.mark.parametrize(
-    "name", [*FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in distinct() if name not in FIRST)]
-)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_train_step_lowers_for_every_platform(name, dtype):
-    network, shape = narrow(name, dtype=jnp.dtype(dtype))
+def train_step(network, shape):
+    """A network's train step, and the shapes of its arguments."""
     optimizer = make_optimizer(OptimizerConfig(args={"momentum": 0.9}), 0.1)
 
     def begin() -> TrainState:
@@ -41,9 +42,42 @@ def test_the_train_step_lowers_for_every_platform(name, dtype):
         "mask": jax.ShapeDtypeStruct((4,), jnp.float32),
     }
     step = jax.jit(make_train_step(network, optimizer, cross_entropy), donate_argnums=0)
-    exported = export.export(step, platforms=["cpu", "cuda", "tpu"])(jax.eval_shape(begin), batch)
+    return step, (jax.eval_shape(begin), batch)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_train_step_lowers_for_every_platform(name, dtype):
+    step, arguments = train_step(*narrow(name, dtype=jnp.dtype(dtype)))
+    exported = export.export(step, platforms=["cpu", "cuda", "tpu"])(*arguments)
     assert exported.platforms == ("cpu", "cuda", "tpu")
     assert "convolution" in exported.mlir_module()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_tpus_and_gpus_get_the_plain_network(name):
+    """The train step is the one without other ways of writing convolutions, operation by operation."""
+    plain, ours = (lowered_operations(name, lowering) for lowering in ("native", "auto"))
+    assert all(counts["stablehlo.convolution"] > 0 for counts in plain)
+    assert ours == plain
+
+
+def lowered_operations(name, lowering):
+    """What a small network's train step is for TPUs, and for GPUs: how often each operation stands there."""
+    step, arguments = train_step(*narrow(name, lowering=lowering))
+    traced = step.trace(*arguments)
+    modules = [traced.lower(lowering_platforms=(platform,)).compiler_ir() for platform in ("tpu", "cuda")]
+    for module in modules:
+        # Drops what was chosen already when it was lowered: a choice of one branch by a constant.
+        with module.context:
+            PassManager.parse("builtin.module(canonicalize,cse)").run(module.operation)
+    return [operations(str(module)) for module in modules]
+
+
+def operations(module: str) -> Counter[str]:
+    """How often each operation stands in a module, constants and calls of functions left out."""
+    names = re.findall(r"stablehlo\.\w+", module)
+    return Counter(name for name in names if name != "stablehlo.constant")
 
 
 @pytest.mark.slow

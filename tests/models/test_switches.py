@@ -156,7 +156,7 @@ NUMBERS: dict[str, typing.Any] = {
     "width": lambda usual: 2 * usual,
 }
 # Fields that are no switches.
-OTHERS = ("parent", "name", "dtype", "batch_averaging")
+OTHERS = ("parent", "name", "dtype", "batch_averaging", "lowering")
 # Fields without which a switch has no meaning or no effect.
 NORMALISED = {"norm": "batch"}
 WITH: dict[str | tuple[str, str], dict[str, typing.Any]] = {
@@ -222,7 +222,7 @@ def together(family, field):
 
 def small(family, field, **fields):
     """The small network on which a switch is tried, and its images' shape."""
-    network, shape = narrow(tried(family), **{**together(family, field), **fields})
+    network, shape = narrow(tried(family), lowering="native", **{**together(family, field), **fields})
     size = LARGE.get((family, field)) or LARGE.get(field)
     return network, (size, size, shape[-1]) if size else shape
 
