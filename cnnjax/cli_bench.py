@@ -1,12 +1,14 @@
 """`cnnjax bench`: parse, call, print."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cnnjax.cli_options import Fields, Json, Overrides
+from cnnjax.errors import ConfigError
 
 app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
 
@@ -86,3 +88,136 @@ def compile_time(
             f"{setting['temporary_bytes'] / 2**20:,.1f} MiB "
             f"(ratio {setting['memory_ratio']:.2f})"
         )
+
+
+@app.command()
+def ops(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Networks; by default one of each kind.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images in a batch.", min=1)] = 8,
+    rounds: Annotated[int, typer.Option(help="How often each form takes its turn; the median counts.", min=1)] = 5,
+    write_table: Annotated[
+        bool, typer.Option("--write-table", help="Let the winners lower convolutions on CPUs from now on.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Time every form of the networks' convolutions and of their gradients on this machine's CPU."""
+    from cnnjax.bench.ops import NETWORKS, measure_all
+    from cnnjax.bench.ops import write_table as write
+
+    rows = []
+    for row in measure_all(names or NETWORKS, batch_size, rounds):
+        rows.append(row)
+        if as_json:
+            print(json.dumps(row), flush=True)
+            continue
+        native = row["seconds"]["native"]
+        times = ", ".join(f"{name} {1e3 * each:.2f} ms ({native / each:.2f})" for name, each in row["seconds"].items())
+        case = " ".join(f"{name}={value}" for name, value in row["case"].items())
+        print(f"{row['map']} {case}: {times}; {', '.join(row['networks'])}", flush=True)
+    if write_table:
+        kept = write(rows)
+        if not as_json:
+            print(f"the table has {kept} rows")
+
+
+@app.command()
+def models(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Networks; by default one of each kind.")
+    ] = None,
+    peers: Annotated[
+        str,
+        typer.Option(
+            help="Libraries to compare with, by commas: torchvision, timm, torch (plain modules for what they lack), "
+            "keras, flaxmodels, and native (ours with XLA's own convolutions)."
+        ),
+    ] = "torchvision,timm,torch,keras,native",
+    modes: Annotated[
+        str, typer.Option("--mode", help="Of `forward`, `train` and `loop`, some, by commas.")
+    ] = "forward,train",
+    batches: Annotated[str, typer.Option("--batch", help="Images in a batch; several by commas.")] = "8",
+    rounds: Annotated[int, typer.Option(help="How many turns each takes; the median counts.", min=1)] = 7,
+    report: Annotated[Path | None, typer.Option(help="Folder of a page that the measurements are added to.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Images per second of networks side by side with other libraries' on this machine, each in its own process."""
+    from cnnjax.bench.models import NETWORKS, measure_models
+    from cnnjax.bench.models_report import add_to_report
+
+    for name in names or NETWORKS:
+        for mode in _choices(modes, "--mode", ("forward", "train", "loop")):
+            for batch in _numbers(batches, "--batch"):
+                rows = measure_models(name, _split(peers), mode=mode, batch=batch, rounds=rounds)
+                if report is not None:
+                    add_to_report(rows, report)
+                if as_json:
+                    print(json.dumps(rows), flush=True)
+                    continue
+                print(f"{name}, {mode}, batch {batch}")
+                for row in rows:
+                    ratio = rows[0]["images_per_second"] / row["images_per_second"]
+                    label = f"{row['name']} {row['lowering']}" if row["name"].startswith("cnnjax/") else row["name"]
+                    print(
+                        f"  {label}: {row['images_per_second']:,.1f} images/s (ours is {ratio:.2f} of it), "
+                        f"{_first_step(row)}{row['peak_bytes'] / 2**20:,.0f} MiB",
+                        flush=True,
+                    )
+
+
+@app.command()
+def scaling(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help="Networks; by default a ResNet and an EfficientNet."),
+    ] = None,
+    axes: Annotated[str, typer.Option("--axis", help="Of depth, width, resolution and batch, some, by commas.")] = (
+        "depth,width,resolution,batch"
+    ),
+    modes: Annotated[str, typer.Option("--mode", help="`forward`, `train`, or both by a comma.")] = "train",
+    report: Annotated[Path | None, typer.Option(help="Folder of a page that the measurements are added to.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Images per second as networks grow deeper and wider, on larger images and in larger batches."""
+    from cnnjax.bench.scaling import AXES, MODELS, add_to_report, measure_point, points
+
+    chosen = list(points(tuple(_choices(axes, "--axis", AXES))))
+    for name in names or MODELS:
+        for mode in _choices(modes, "--mode", ("forward", "train")):
+            for point in chosen:
+                row = measure_point(name, mode, point)
+                if report is not None:
+                    add_to_report(row, report)
+                print(
+                    json.dumps(row)
+                    if as_json
+                    else f"{name}, {mode}, {point.axis} {point.value:g}: {row['images_per_second']:,.1f} images/s, "
+                    f"{row['macs'] * row['images_per_second'] / 1e9:.1f} GMACs/s, batch {point.batch}",
+                    flush=True,
+                )
+
+
+def _first_step(row: Mapping[str, Any]) -> str:
+    compiling = row.get("trace_seconds", 0) + row.get("lower_seconds", 0) + row.get("compile_seconds", 0)
+    return f"{compiling + row['first_step_seconds']:.1f} s to the first step, " if "first_step_seconds" in row else ""
+
+
+def _split(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
+def _choices(text: str, option: str, known: tuple[str, ...]) -> list[Any]:
+    words = _split(text)
+    for word in words:
+        if word not in known:
+            raise ConfigError(f"{option}: expected some of {', '.join(known)}; got {word!r}")
+    return words
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    words = _split(text)
+    for word in words:
+        if not word.isdecimal() or int(word) < 1:
+            raise ConfigError(f"{option}: expected whole numbers from 1, such as 1,8; got {word!r}")
+    return [int(word) for word in words]

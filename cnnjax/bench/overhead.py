@@ -1,5 +1,6 @@
 """How much of training's wall time is the compiled step, and how much everything around it."""
 
+import statistics
 import tempfile
 import time
 from collections.abc import Mapping
@@ -47,17 +48,7 @@ def measure_overhead(config: Config, steps: int = 300) -> dict[str, Any]:
         it is, and of the bare step on a batch that lies on the device; `ratio` is the first over the second, the
         median of three rounds, made in turn.
     """
-    tree = merge(
-        to_tree(config),
-        {
-            "train": {"duration": {"steps": steps}},
-            "schedule": {"warmup": None},
-            "eval": {"every": None},
-            "checkpoint": {"every": {"steps": steps}},
-            "log": {"every": {"steps": max(1, steps // 4)}},
-        },
-    )
-    config = check(_without_nulls(tree))
+    config = _only_training(config, steps)
     executor = make_executor(config)
     data = load(config.data)
     task = make_task(config, DataFacts.of(data), axis=executor.axis)
@@ -72,7 +63,7 @@ def measure_overhead(config: Config, steps: int = 300) -> dict[str, Any]:
         reporter = _Rates()
         _train(task, data, executor, reporter)
         # The first interval holds the compilation's echo: threads starting, caches filling.
-        rounds.append((sorted(reporter.rates[1:])[len(reporter.rates[1:]) // 2], bare))
+        rounds.append((statistics.median(reporter.rates[1:]), bare))
     loop, bare = sorted(rounds, key=lambda pair: pair[0] / pair[1])[1]
     return {
         "model": config.model.name,
@@ -83,6 +74,28 @@ def measure_overhead(config: Config, steps: int = 300) -> dict[str, Any]:
         "step_images_per_second": bare,
         "ratio": loop / bare,
     }
+
+
+def loop_rate(config: Config, steps: int) -> float:
+    """Images per second of the training loop as it is, evaluation and checkpoints left out: the median of intervals."""
+    config = _only_training(config, steps)
+    executor, reporter, data = make_executor(config), _Rates(), load(config.data)
+    _train(make_task(config, DataFacts.of(data), axis=executor.axis), data, executor, reporter)
+    return statistics.median(reporter.rates[1:])
+
+
+def _only_training(config: Config, steps: int) -> Config:
+    tree = merge(
+        to_tree(config),
+        {
+            "train": {"duration": {"steps": steps}},
+            "schedule": {"warmup": None},
+            "eval": {"every": None},
+            "checkpoint": {"every": {"steps": steps}},
+            "log": {"every": {"steps": max(1, steps // 4)}},
+        },
+    )
+    return check(_without_nulls(tree))
 
 
 class _Rates(Reporter):

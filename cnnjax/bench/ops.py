@@ -1,0 +1,175 @@
+"""Which form of a convolution, and of its gradients, is fastest on this machine's CPU; makes `conv_table.json`."""
+
+import functools
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnnjax.models import create_model, get_variant
+from cnnjax.ops.conv_forms import FORMS, Geometry, Map, admitted
+from cnnjax.ops.conv_table import TABLE, Case, case_of, similar
+
+# One of each kind of convolution that the architectures have; U-Net's are VGG's, on larger maps.
+NETWORKS = (
+    *("lenet5_modern", "cifar_resnet20", "alexnet", "vgg16", "googlenet", "resnet18", "resnet50", "se_resnet50"),
+    *("resnext50_32x4d", "densenet121", "inception_v3", "xception", "mobilenet_v1", "efficientnet_b0"),
+)
+_PIXELS = 224 * 224
+# Images of fewer pixels are trained on in large batches too.
+_SMALL_PIXELS, _LARGE_BATCH = 64 * 64, 16
+MAPS: tuple[Map, ...] = ("forward", "by_input", "by_kernel")
+# A form has to be that much faster than one that a row of the table stands for already.
+WORTH = 1.05
+# These are many operations each, which take long to compile: they have to be that much faster than any other.
+LONG: dict[str, float] = {"winograd": 1.3, "pieces": 1.3}
+# What took that many times as long as another form in its first turn takes no second one.
+HOPELESS = 4.0
+
+
+class Convolution(NamedTuple):
+    """One convolution of some network at some batch size."""
+
+    geometry: Geometry
+    batch: int
+    channels: int
+    features: int
+
+
+def convolutions_of(names: Iterable[str], batch: int) -> dict[Convolution, list[str]]:
+    """The different convolutions of networks at their native size, each with the networks that have it.
+
+    Args:
+        batch: images of 224x224 pixels; fewer where they are larger, and 16 times as many too where they are small.
+    """
+    found: dict[Convolution, list[str]] = {}
+    for name in names:
+        network, shape = create_model(name, lowering="native"), get_variant(name).input_shape
+        run = functools.partial(network.init_with_output, train=False)
+        for count in _batches(batch, math.prod(shape[:2])):
+            images = jax.ShapeDtypeStruct((count, *shape), jnp.float32)
+            for convolution in _in_jaxpr(jax.make_jaxpr(run)(jax.random.key(0), images).jaxpr):
+                networks = found.setdefault(convolution, [])
+                if name not in networks:
+                    networks.append(name)
+    return found
+
+
+def _batches(batch: int, pixels: int) -> tuple[int, ...]:
+    if pixels <= _SMALL_PIXELS:
+        return batch, batch * _LARGE_BATCH
+    return (max(1, min(batch, round(batch * _PIXELS / pixels))),)
+
+
+def _in_jaxpr(jaxpr: Any) -> Iterator[Convolution]:
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated" and equation.params["lhs_dilation"] == (1, 1):
+            images, kernel = (each.aval.shape for each in equation.invars)
+            geometry = Geometry(
+                size=images[1:3],
+                window=kernel[:2],
+                strides=tuple(equation.params["window_strides"]),
+                padding=equation.params["padding"],
+                groups=equation.params["feature_group_count"],
+            )
+            yield Convolution(geometry, images[0], images[3], kernel[3])
+        for inner in jax.tree.leaves(list(equation.params.values())):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from _in_jaxpr(inner)
+
+
+def measure(convolution: Convolution, which: Map, rounds: int) -> dict[str, float]:
+    """Median seconds of each form that can compute one map of a convolution; they take turns."""
+    geometry, batch, channels, features = convolution
+    shapes = {
+        "images": (batch, *geometry.size, channels),
+        "kernel": (*geometry.window, channels // geometry.groups, features),
+        "gradient": (batch, *geometry.outputs, features),
+    }
+    operands = {
+        "forward": ("images", "kernel"),
+        "by_input": ("gradient", "kernel"),
+        "by_kernel": ("images", "gradient"),
+    }
+    random = np.random.default_rng(0)
+    one, other = (jnp.asarray(random.normal(size=shapes[name]), jnp.float32) for name in operands[which])
+    runs = {
+        name: _compile(functools.partial(form, geometry=geometry), one, other)
+        for name, form in FORMS[which].items()
+        if name in admitted(geometry, channels, features)
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        fastest = min((min(times) for times in seconds.values() if times), default=math.inf)
+        for name, run in runs.items():
+            if seconds[name] and seconds[name][0] > HOPELESS * fastest:
+                continue
+            start = time.perf_counter()
+            run(one, other).block_until_ready()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def _compile(form: Callable[..., jax.Array], one: jax.Array, other: jax.Array) -> Callable[..., jax.Array]:
+    run = jax.jit(form).lower(one, other).compile()
+    run(one, other).block_until_ready()
+    return run
+
+
+def measure_all(names: Sequence[str], batch: int, rounds: int) -> Iterator[dict[str, Any]]:
+    """For each map of each different convolution of networks: its case, the networks, and the seconds of each form."""
+    for convolution, networks in convolutions_of(names, batch).items():
+        for which in MAPS:
+            yield {
+                "map": which,
+                "case": case_of(convolution.geometry, *convolution[1:])._asdict(),
+                "networks": networks,
+                "seconds": measure(convolution, which, rounds),
+            }
+
+
+def _cost(name: str, measured: Sequence[dict[str, float]]) -> float:
+    return LONG.get(name, 1.0) * sum(seconds.get(name, math.inf) for seconds in measured)
+
+
+def write_table(rows: Sequence[dict[str, Any]]) -> int:
+    """Writes the table by which convolutions are lowered; keeps the rows that the others do not foretell.
+
+    Returns:
+        How many rows it has.
+    """
+    # Windows of 1x7 and 7x1 are one case.
+    alike: dict[tuple[Map, Case], list[dict[str, float]]] = {}
+    for row in rows:
+        alike.setdefault((row["map"], Case(**row["case"])), []).append(row["seconds"])
+    summed = [
+        (which, case, {name: _cost(name, measured) for name in measured[0]})
+        for (which, case), measured in alike.items()
+    ]
+    # The costliest first: they matter most, and stand for the others.
+    summed.sort(key=lambda row: -min(row[2].values()))
+    kept: dict[str, list[tuple[Case, str]]] = {which: [] for which in MAPS}
+    while True:
+        # Each row that is kept becomes the nearest of others, so all are asked again until nothing changes.
+        added = 0
+        for which, case, seconds in summed:
+            best = min(seconds, key=seconds.__getitem__)
+            chosen = similar(case, [(other, form) for other, form in kept[which] if form in seconds])
+            if seconds[chosen] > WORTH * seconds[best]:
+                kept[which].append((case, best))
+                added += 1
+        if not added:
+            break
+    found = [
+        {"map": which, "case": case._asdict(), "form": form} for which in MAPS for case, form in sorted(kept[which])
+    ]
+    lines = ",\n".join(json.dumps(row) for row in found)
+    TABLE.write_text(f'{{"jax": "{jax.__version__}", "rows": [\n{lines}\n]}}\n', encoding="utf-8")
+    return len(found)

@@ -1,0 +1,102 @@
+"""The choice among ways of writing a convolution on a CPU."""
+
+import json
+
+import pytest
+
+from cnnjax.bench import ops
+from cnnjax.ops.conv_forms import FORMS, Geometry, admitted
+from cnnjax.ops.conv_table import TABLE, Case, case_of, choose, similar
+
+BASE = Case("dense", False, 9, 64, 64, 1, 1000)
+PLAIN = ((1, 1), ((1, 1), (1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("geometry", "channels", "features", "kind"),
+    [
+        (Geometry((8, 8), (1, 1), (1, 1), ((0, 0), (0, 0)), 1), 4, 8, "pointwise"),
+        (Geometry((8, 8), (3, 3), *PLAIN, 1), 4, 8, "dense"),
+        (Geometry((8, 8), (3, 3), *PLAIN, 4), 4, 4, "depthwise"),
+        (Geometry((8, 8), (3, 3), *PLAIN, 4), 4, 8, "depthwise"),
+        (Geometry((8, 8), (3, 3), *PLAIN, 2), 4, 8, "grouped"),
+        (Geometry((8, 8), (3, 3), *PLAIN, 1), 1, 8, "dense"),
+    ],
+)
+def test_the_kind_of_a_convolution(geometry, channels, features, kind):
+    case = case_of(geometry, 3, channels, features)
+    assert (case.kind, case.positions) == (kind, 3 * 64)
+
+
+def test_the_nearest_case_of_the_same_kind_decides():
+    rows = [
+        (BASE._replace(channels=128), "near"),
+        (BASE._replace(channels=512), "far"),
+        (BASE._replace(strided=True), "strided"),
+        (BASE._replace(kind="grouped"), "grouped"),
+    ]
+    assert similar(BASE, rows) == "near"
+    assert similar(BASE._replace(strided=True), rows) == "strided"
+    assert similar(BASE._replace(kind="depthwise"), rows) == "native"
+    # Twice as many and half as many are equally far.
+    assert similar(BASE._replace(channels=300), rows) == "far"
+
+
+def test_every_row_names_a_form_that_can_be_asked_for():
+    rows = json.loads(TABLE.read_text())["rows"]
+    assert {row["map"] for row in rows} == set(FORMS)
+    for row in rows:
+        assert row["form"] in FORMS[row["map"]]
+
+
+@pytest.mark.parametrize("which", FORMS)
+@pytest.mark.parametrize("window", [(1, 1), (2, 2), (3, 3), (5, 5), (1, 7), (7, 7)])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 2)])
+@pytest.mark.parametrize(("groups", "channels", "features"), [(1, 3, 64), (1, 512, 512), (64, 64, 64), (32, 128, 128)])
+def test_the_choice_can_compute_the_convolution(which, window, strides, groups, channels, features):
+    """The nearest case may be one of another window, whose form is of no use here."""
+    geometry = Geometry((56, 56), window, strides, ((0, 0), (0, 0)), groups)
+    assert choose(which, geometry, 8, channels, features) in admitted(geometry, channels, features)
+
+
+def measured(which, case, **seconds):
+    return {"map": which, "case": case._asdict(), "networks": ["some"], "seconds": seconds}
+
+
+def test_the_table_stands_for_all_that_was_measured(tmp_path, monkeypatch):
+    """A row that is kept may be nearer to others than what stood for them before."""
+    monkeypatch.setattr(ops, "TABLE", tmp_path / "table.json")
+    rows = [
+        measured("forward", BASE._replace(channels=channels), native=native, taps=taps)
+        for channels, native, taps in (
+            (64, 9.0, 1.0),
+            (90, 7.0, 1.0),
+            (128, 1.0, 8.0),
+            (181, 1.0, 5.0),
+            (256, 3.0, 1.0),
+        )
+    ]
+    kept = ops.write_table(rows)
+    table = [(Case(**row["case"]), row["form"]) for row in json.loads((tmp_path / "table.json").read_text())["rows"]]
+    assert len(table) == kept < len(rows)
+    for row in rows:
+        assert similar(Case(**row["case"]), table) == min(row["seconds"], key=row["seconds"].get)
+
+
+def test_windows_of_equal_size_are_one_case(tmp_path, monkeypatch):
+    """1x7 and 7x1 are: what is best for both together is kept."""
+    monkeypatch.setattr(ops, "TABLE", tmp_path / "table.json")
+    rows = [measured("forward", BASE, native=1.0, taps=2.0), measured("forward", BASE, native=5.0, taps=1.0)]
+    assert ops.write_table(rows) == 1
+    assert json.loads((tmp_path / "table.json").read_text())["rows"][0]["form"] == "taps"
+
+
+def test_what_takes_long_to_compile_has_to_be_much_faster(tmp_path, monkeypatch):
+    monkeypatch.setattr(ops, "TABLE", tmp_path / "table.json")
+    rows = [
+        measured("forward", BASE._replace(channels=8), native=1.2, winograd=1.0),
+        measured("forward", BASE._replace(channels=800), native=1.5, winograd=1.0),
+    ]
+    ops.write_table(rows)
+    table = [(Case(**row["case"]), row["form"]) for row in json.loads((tmp_path / "table.json").read_text())["rows"]]
+    assert [similar(Case(**row["case"]), table) for row in rows] == ["native", "winograd"]
