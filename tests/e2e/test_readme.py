@@ -37,10 +37,16 @@ def test_the_python_lines_run(tmp_path, environment):
 def test_each_command_exists_with_its_options(line, cnnjax):
     """A command whose words are wrong is refused by the parser, before the files it names are looked for."""
     words = shlex.split(line, comments=True)[1:]
+    # The same words on little work.
     if words[:2] == ["bench", "overhead"]:
         words += ["--steps", "20"]
+    if words[:2] == ["bench", "input"]:
+        words += ["--batches", "5"]
     if words[:2] == ["bench", "compile"]:
         words[2] = "lenet5"  # has nothing to compare, which is told at once
+    if words[:2] == ["bench", "models"]:
+        words[2] = "lenet5"  # is in no library
+        words += ["--rounds", "1", "--batch", "2"]
     if words[0] == "train":
         # Everything is checked but the last word, which ends it before it has begun.
         if words[1] != "CONFIG":
