@@ -177,14 +177,17 @@ def _lower(
         name = lowering if lowering in forms and lowering in admitted(geometry, channels, features) else "native"
     if name == "native":
         return native(one, other)
-    form = functools.partial(_apart, which=which, name=name, geometry=geometry)
+
+    def form(one: jax.Array, other: jax.Array) -> jax.Array:
+        # XLA may not compute what precedes again and again for each part of the form.
+        return _written(*lax.optimization_barrier((one, other)), which, name, geometry)
+
     return checkpoint_name(lax.platform_dependent(one, other, cpu=form, default=native), CONVOLUTION)
 
 
 # A program of its own, so that those of equal convolutions are lowered once.
-@functools.partial(jax.jit, static_argnames=("which", "name", "geometry"))
-def _apart(one: jax.Array, other: jax.Array, which: Map, name: str, geometry: Geometry) -> jax.Array:
-    """A form, whose parts XLA may not compute again and again for each of its neighbours, nor theirs for each part."""
-    one, other = lax.optimization_barrier((one, other))
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _written(one: jax.Array, other: jax.Array, which: Map, name: str, geometry: Geometry) -> jax.Array:
+    """In that form, whose parts XLA may not compute again and again for each of its neighbours."""
     result: jax.Array = lax.optimization_barrier(FORMS[which][name](one, other, geometry))
     return result
