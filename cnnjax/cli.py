@@ -11,6 +11,7 @@ import typer
 from cnnjax import cli_bench, cli_predict, cli_weights
 from cnnjax.cli_options import Fields, Json, Overrides, Which, checkpoint_of
 from cnnjax.errors import CnnjaxError, CnnjaxWarning, ConfigError
+from cnnjax.malloc import keep_freed_memory
 
 app = typer.Typer(
     name="cnnjax",
@@ -26,6 +27,7 @@ app.add_typer(cli_weights.app, name="weights")
 
 def main() -> None:
     """Runs a command; a fault of the user's ends in one sentence and exit code 2."""
+    keep_freed_memory()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "cnnjax"
 
 # Each room may import itself and the rooms above it; `data` stands beside the networks and sees the first room alone.
 ROOMS = (
-    ("errors", "version", "registry", "config", "config_faults", "config_files"),
+    ("errors", "version", "registry", "malloc", "config", "config_faults", "config_files"),
     ("ops",),
     ("nn",),
     ("models",),
