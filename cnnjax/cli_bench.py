@@ -97,17 +97,21 @@ def ops(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images in a batch.", min=1)] = 8,
     rounds: Annotated[int, typer.Option(help="How often each form takes its turn; the median counts.", min=1)] = 5,
+    library: Annotated[str, typer.Option(help="Whose routines the forms are compiled to: `xla` or `onednn`.")] = "xla",
     write_table: Annotated[
         bool, typer.Option("--write-table", help="Let the winners lower convolutions on CPUs from now on.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Time every form of the networks' convolutions and of their gradients on this machine's CPU."""
-    from cnnjax.bench.ops import NETWORKS, measure_all
+    from cnnjax.bench.ops import NETWORKS, achieved, measure_all, measure_peak
     from cnnjax.bench.ops import write_table as write
+    from cnnjax.ops.onednn import resolve
 
+    (whose,) = _choices(library, "--library", ("xla", "onednn"))
+    resolve(whose, "cpu")
     rows = []
-    for row in measure_all(names or NETWORKS, batch_size, rounds):
+    for row in measure_all(names or NETWORKS, batch_size, rounds, whose):
         rows.append(row)
         if as_json:
             print(json.dumps(row), flush=True)
@@ -116,8 +120,13 @@ def ops(
         times = ", ".join(f"{name} {1e3 * each:.2f} ms ({native / each:.2f})" for name, each in row["seconds"].items())
         case = " ".join(f"{name}={value}" for name, value in row["case"].items())
         print(f"{row['map']} {case}: {times}; {', '.join(row['networks'])}", flush=True)
+    if not as_json:
+        peak = measure_peak(whose, rounds)
+        print(f"a large matrix product: {peak / 1e9:.0f} GFLOP/s; of all convolutions, each in its fastest form:")
+        for (kind, which), speed in achieved(rows).items():
+            print(f"{kind} {which}: {speed / 1e9:.0f} GFLOP/s ({speed / peak:.2f})")
     if write_table:
-        kept = write(rows)
+        kept = write(rows, whose)
         if not as_json:
             print(f"the table has {kept} rows")
 

@@ -301,10 +301,14 @@ class ParallelConfig(Section):
         return self
 
 
-# auto: XLA's own convolutions, except on CPUs, where a table of measurements chooses among other ways of writing them.
-# native: XLA's own everywhere. The others: that one on CPUs, wherever it is possible.
+# All are XLA's own convolutions but on CPUs. There,
+# auto: onednn where it is available, else xla (a network by itself cannot know how it will be compiled: xla).
+# xla: a table of measurements chooses among ways of writing them. onednn: another does, for programs that are compiled
+# to oneDNN's routines. native: XLA's own here too. The others: that one, wherever it is possible.
 ConvLowering = Literal[
     "auto",
+    "xla",
+    "onednn",
     "native",
     "phases",
     "pieces",
@@ -312,8 +316,7 @@ ConvLowering = Literal[
     "patches",
     "winograd",
     "shifts",
-    "rows",
-    "images",
+    "columns",
     "blocks16",
     "blocks32",
 ]
@@ -346,6 +349,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         self.check_batches(self.parallel.devices or 1)
+        if self.ops.conv == "onednn" and self.parallel.executor == "pmap":
+            raise ValueError("ops.conv: onednn needs parallel.executor=jit; choose that, or ops.conv=auto")
         return self
 
     def check_batches(self, devices: int) -> None:

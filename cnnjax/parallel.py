@@ -13,8 +13,9 @@ from jax.experimental import multihost_utils
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from cnnjax.config import Config, ParallelConfig
+from cnnjax.config import Config, ConvLowering, ParallelConfig
 from cnnjax.errors import ConfigError, RunError
+from cnnjax.ops.onednn import CompilerOptions, compiler_options, resolve
 from cnnjax.train.state import TrainState
 from cnnjax.train.step import Batch, BatchAxis, EvalStep, Metrics, TrainStep
 
@@ -60,6 +61,8 @@ class Executor:
 
     kind: Literal["jit", "pmap"]
     mesh: Mesh
+    lowering: ConvLowering = "xla"
+    """How the network's convolutions are to be written for it."""
 
     @property
     def devices(self) -> int:
@@ -80,6 +83,10 @@ class Executor:
     def axis(self) -> BatchAxis:
         """How a step sees the batch."""
         return BatchAxis(shards=self.devices) if self.kind == "jit" else BatchAxis(name=_AXIS)
+
+    @property
+    def _compiler_options(self) -> CompilerOptions:
+        return compiler_options(self.lowering, _platform(self.mesh))
 
     @property
     def _replicated(self) -> NamedSharding:
@@ -103,6 +110,7 @@ class Executor:
             in_shardings=(self._replicated, self._split),
             out_shardings=(self._replicated, self._replicated),
             donate_argnums=0,
+            compiler_options=self._compiler_options,
         )
 
     def compile_eval(self, step: EvalStep) -> EvalStep:
@@ -113,6 +121,7 @@ class Executor:
             step,
             in_shardings=(self._replicated, self._replicated, self._split),
             out_shardings=self._replicated,
+            compiler_options=self._compiler_options,
         )
 
     def put_batch(self, batch: Mapping[str, np.ndarray]) -> Batch:
@@ -210,7 +219,7 @@ def make_executor(config: Config) -> Executor:
         config.check_batches(count)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    return Executor(config.parallel.executor, _make_mesh(available[:count]))
+    return _make_executor(config, available[:count])
 
 
 def make_eval_executor(config: Config) -> Executor:
@@ -226,11 +235,20 @@ def make_eval_executor(config: Config) -> Executor:
             f"eval.batch_size: {config.eval.batch_size} is not divisible by the job's {len(available)} devices; "
             "evaluate on a single process"
         )
-    return Executor(config.parallel.executor, _make_mesh(available[:count]))
+    return _make_executor(config, available[:count])
 
 
-def _make_mesh(devices: list[jax.Device]) -> Mesh:
-    return jax.make_mesh((len(devices),), (_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+def _make_executor(config: Config, devices: list[jax.Device]) -> Executor:
+    mesh = jax.make_mesh((len(devices),), (_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    kind, wanted = config.parallel.executor, config.ops.conv
+    # pmap takes no options for the compiler.
+    lowering = wanted if kind == "pmap" else resolve(wanted, _platform(mesh), config.train.precision)
+    return Executor(kind, mesh, lowering)
+
+
+def _platform(mesh: Mesh) -> str:
+    platform: str = mesh.devices.flat[0].platform
+    return platform
 
 
 def agree(failure: str | None) -> None:

@@ -130,6 +130,7 @@ def our_step(network: "Network", shape: tuple[int, int, int], mode: Mode, batch:
     from cnnjax.train.state import init_state
     from cnnjax.train.step import make_train_step
 
+    network, options = network.on(jax.default_backend())
     optimizer = make_optimizer(OptimizerConfig(args={"momentum": _MOMENTUM}), _LEARNING_RATE)
     state = init_state(network, optimizer, 0, shape, ema=False)
     pixels = np.random.default_rng(0).integers(0, 256, (batch, *shape), dtype=np.uint8)
@@ -142,7 +143,7 @@ def our_step(network: "Network", shape: tuple[int, int, int], mode: Mode, batch:
             logits: jax.Array = outputs.logits
             return logits
 
-        compiled, facts = _compile(jax.jit(forward), variables, images)
+        compiled, facts = _compile(jax.jit(forward, compiler_options=options), variables, images)
 
         def infer(times: int) -> None:
             for _ in range(times):
@@ -151,7 +152,8 @@ def our_step(network: "Network", shape: tuple[int, int, int], mode: Mode, batch:
         return infer, facts
     labels = _labels(batch, shape, pixels=network.labels_pixels)
     data = {"image": jnp.asarray(pixels), "label": jnp.asarray(labels), "mask": jnp.ones(batch)}
-    step = jax.jit(make_train_step(network, optimizer, cross_entropy), donate_argnums=0)
+    train_step = make_train_step(network, optimizer, cross_entropy)
+    step = jax.jit(train_step, donate_argnums=0, compiler_options=options)
     compiled, facts = _compile(step, state, data)
 
     def train(times: int) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from cnnjax.models import create_model, get_variant
 from cnnjax.ops.conv_forms import FORMS, Geometry, Map, admitted
 from cnnjax.ops.conv_table import TABLE, Case, case_of, similar
+from cnnjax.ops.onednn import Library, compiler_options
 
 # One of each kind of convolution that the architectures have; U-Net's are VGG's, on larger maps.
 NETWORKS = (
@@ -31,6 +32,7 @@ WORTH = 1.05
 LONG: dict[str, float] = {"winograd": 1.3, "pieces": 1.3}
 # What took that many times as long as another form in its first turn takes no second one.
 HOPELESS = 4.0
+_LARGE = 2048
 
 
 class Convolution(NamedTuple):
@@ -85,7 +87,7 @@ def _in_jaxpr(jaxpr: Any) -> Iterator[Convolution]:
                 yield from _in_jaxpr(inner)
 
 
-def measure(convolution: Convolution, which: Map, rounds: int) -> dict[str, float]:
+def measure(convolution: Convolution, which: Map, rounds: int, library: Library) -> dict[str, float]:
     """Median seconds of each form that can compute one map of a convolution; they take turns."""
     geometry, batch, channels, features = convolution
     shapes = {
@@ -101,7 +103,7 @@ def measure(convolution: Convolution, which: Map, rounds: int) -> dict[str, floa
     random = np.random.default_rng(0)
     one, other = (jnp.asarray(random.normal(size=shapes[name]), jnp.float32) for name in operands[which])
     runs = {
-        name: _compile(functools.partial(form, geometry=geometry), one, other)
+        name: _compile(functools.partial(form, geometry=geometry), one, other, library)
         for name, form in FORMS[which].items()
         if name in admitted(geometry, channels, features)
     }
@@ -117,13 +119,15 @@ def measure(convolution: Convolution, which: Map, rounds: int) -> dict[str, floa
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
-def _compile(form: Callable[..., jax.Array], one: jax.Array, other: jax.Array) -> Callable[..., jax.Array]:
-    run = jax.jit(form).lower(one, other).compile()
+def _compile(
+    form: Callable[..., jax.Array], one: jax.Array, other: jax.Array, library: Library
+) -> Callable[..., jax.Array]:
+    run = jax.jit(form, compiler_options=compiler_options(library, "cpu")).lower(one, other).compile()
     run(one, other).block_until_ready()
     return run
 
 
-def measure_all(names: Sequence[str], batch: int, rounds: int) -> Iterator[dict[str, Any]]:
+def measure_all(names: Sequence[str], batch: int, rounds: int, library: Library) -> Iterator[dict[str, Any]]:
     """For each map of each different convolution of networks: its case, the networks, and the seconds of each form."""
     for convolution, networks in convolutions_of(names, batch).items():
         for which in MAPS:
@@ -131,16 +135,42 @@ def measure_all(names: Sequence[str], batch: int, rounds: int) -> Iterator[dict[
                 "map": which,
                 "case": case_of(convolution.geometry, *convolution[1:])._asdict(),
                 "networks": networks,
-                "seconds": measure(convolution, which, rounds),
+                "seconds": measure(convolution, which, rounds, library),
             }
+
+
+def achieved(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, Map], float]:
+    """Operations (a multiplication and an addition are two) a second of each kind's maps, each in its fastest form."""
+    work: dict[tuple[str, Map], float] = {}
+    seconds: dict[tuple[str, Map], float] = {}
+    for row in rows:
+        case, key = Case(**row["case"]), (row["case"]["kind"], row["map"])
+        products = case.positions * case.window * case.channels * case.features / case.groups
+        work[key] = work.get(key, 0.0) + 2 * products
+        seconds[key] = seconds.get(key, 0.0) + min(row["seconds"].values())
+    return {key: work[key] / seconds[key] for key in sorted(work)}
+
+
+def measure_peak(library: Library, rounds: int) -> float:
+    """Operations a second of a matrix product that is large enough to be at its best."""
+    matrix = jnp.asarray(np.random.default_rng(0).normal(size=(_LARGE, _LARGE)), jnp.float32)
+    run = _compile(jnp.dot, matrix, matrix, library)
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        run(matrix, matrix).block_until_ready()
+        seconds.append(time.perf_counter() - start)
+    return 2 * _LARGE**3 / statistics.median(seconds)
 
 
 def _cost(name: str, measured: Sequence[dict[str, float]]) -> float:
     return LONG.get(name, 1.0) * sum(seconds.get(name, math.inf) for seconds in measured)
 
 
-def write_table(rows: Sequence[dict[str, Any]]) -> int:
+def write_table(rows: Sequence[dict[str, Any]], library: Library) -> int:
     """Writes the table by which convolutions are lowered; keeps the rows that the others do not foretell.
+
+    That of the other library stays as it is.
 
     Returns:
         How many rows it has.
@@ -170,6 +200,15 @@ def write_table(rows: Sequence[dict[str, Any]]) -> int:
     found = [
         {"map": which, "case": case._asdict(), "form": form} for which in MAPS for case, form in sorted(kept[which])
     ]
-    lines = ",\n".join(json.dumps(row) for row in found)
-    TABLE.write_text(f'{{"jax": "{jax.__version__}", "rows": [\n{lines}\n]}}\n', encoding="utf-8")
+    tables = json.loads(TABLE.read_text(encoding="utf-8"))
+    tables[library] = {"jax": jax.__version__, "rows": found}
+    TABLE.write_text(f"{{{_lines(tables)}}}\n", encoding="utf-8")
     return len(found)
+
+
+def _lines(tables: dict[str, Any]) -> str:
+    """A row of the table is a line of the file."""
+    return ",\n".join(
+        f'"{name}": {{"jax": "{table["jax"]}", "rows": [\n' + ",\n".join(map(json.dumps, table["rows"])) + "\n]}"
+        for name, table in tables.items()
+    )

@@ -51,8 +51,8 @@ def measure_overhead(config: Config, steps: int = 300) -> dict[str, Any]:
     config = _only_training(config, steps)
     executor = make_executor(config)
     data = load(config.data)
-    task = make_task(config, DataFacts.of(data), axis=executor.axis)
-    watched = _WatchedExecutor(executor.kind, executor.mesh)
+    task = make_task(config, DataFacts.of(data), axis=executor.axis, lowering=executor.lowering)
+    watched = _WatchedExecutor(executor.kind, executor.mesh, executor.lowering)
     _train(task, data, watched)
     spans = watched.spans[1:]  # the first one compiles
     inside = sum(end - start for start, end in spans) / (spans[-1][1] - watched.spans[0][1])
@@ -80,7 +80,8 @@ def loop_rate(config: Config, steps: int) -> float:
     """Images per second of the training loop as it is, evaluation and checkpoints left out: the median of intervals."""
     config = _only_training(config, steps)
     executor, reporter, data = make_executor(config), _Rates(), load(config.data)
-    _train(make_task(config, DataFacts.of(data), axis=executor.axis), data, executor, reporter)
+    task = make_task(config, DataFacts.of(data), axis=executor.axis, lowering=executor.lowering)
+    _train(task, data, executor, reporter)
     return statistics.median(reporter.rates[1:])
 
 

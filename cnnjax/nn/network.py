@@ -1,6 +1,6 @@
 """What every network has in common: the fields that training sets, and what a call returns."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import flax
 import jax
@@ -15,6 +15,7 @@ from cnnjax.nn.layers import Layers
 from cnnjax.nn.norm import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchAveraging, NormKind
 from cnnjax.nn.rounding import round_channels, round_repeats
 from cnnjax.ops.conv import Lowering
+from cnnjax.ops.onednn import CompilerOptions, compiler_options, resolve
 
 
 @flax.struct.dataclass
@@ -44,6 +45,19 @@ class Network(nn.Module, kw_only=True):
     dtype: DTypeLike = jnp.float32
     batch_averaging: BatchAveraging = BatchAveraging()
     lowering: Lowering = "auto"
+
+    @nn.nowrap
+    def on(self, platform: str) -> tuple[Self, CompilerOptions]:
+        """The network with its convolutions as they are fastest there, and what `jax.jit` then needs for it.
+
+        Args:
+            platform: "cpu", "gpu" or "tpu", as `jax.default_backend()` tells.
+
+        Returns:
+            A network that computes the same, and `compiler_options` for `jax.jit` of what calls it.
+        """
+        lowering = resolve(self.lowering, platform, jnp.dtype(self.dtype).name)
+        return self.clone(lowering=lowering), compiler_options(lowering, platform)
 
     @nn.nowrap
     def require_size(self, images: jax.Array, smallest: int) -> None:

@@ -16,6 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 from cnnjax.config import ConvLowering as Lowering
 from cnnjax.ops.conv_forms import FORMS, Geometry, Map, admitted
 from cnnjax.ops.conv_table import choose
+from cnnjax.ops.onednn import library_of
 from cnnjax.ops.padding import Pads
 
 # By this name `jax.checkpoint` can keep them.
@@ -171,8 +172,8 @@ def _lower(
     native = functools.partial(forms["native"], geometry=geometry)
     if jnp.finfo(one.dtype).bits < 32:
         name = "native"  # whose sums are float32; the other forms would round in between
-    elif lowering == "auto":
-        name = choose(which, geometry, one.shape[0], channels, features)
+    elif lowering in ("auto", "xla", "onednn"):
+        name = choose(library_of(lowering), which, geometry, one.shape[0], channels, features)
     else:
         name = lowering if lowering in forms and lowering in admitted(geometry, channels, features) else "native"
     if name == "native":

@@ -88,12 +88,13 @@ def _padded(images: jax.Array, geometry: Geometry) -> jax.Array:
     return lax.pad(images, jnp.zeros((), images.dtype), [(low, high, 0) for low, high in low_high])
 
 
-def _seen(padded: jax.Array, row: int, column: int, geometry: Geometry) -> jax.Array:
-    """What one position of the window sees: (batch, rows of outputs, columns of outputs, channels)."""
+def _seen(padded: jax.Array, row: int, column: int, geometry: Geometry, only: range | None = None) -> jax.Array:
+    """What one position of the window sees: (batch, rows of outputs, columns of outputs or `only` those, channels)."""
     (rows, columns), (down, right) = geometry.outputs, geometry.strides
-    start = (0, row, column, 0)
-    stop = (padded.shape[0], row + down * (rows - 1) + 1, column + right * (columns - 1) + 1, padded.shape[3])
-    return lax.slice(padded, start, stop, (1, down, right, 1))
+    chosen = range(columns) if only is None else only
+    start = (0, row, column + right * chosen[0], 0)
+    stop = (padded.shape[0], row + down * (rows - 1) + 1, column + right * chosen[-1] + 1, padded.shape[3])
+    return lax.slice(padded, start, stop, (1, down, right * chosen.step, 1))
 
 
 def _taps(geometry: Geometry) -> list[Pair]:
@@ -115,7 +116,9 @@ def products_of_taps(images: jax.Array, kernel: jax.Array, geometry: Geometry) -
     """One matrix product for each position of the window. For one group."""
     padded = _padded(images, geometry)
     products = [jnp.dot(_seen(padded, *tap, geometry), kernel[tap]) for tap in _taps(geometry)]
-    return functools.reduce(jnp.add, products)
+    # oneDNN makes one operation of a product and all that is added to it, and fails where these are more than 32.
+    sums = [functools.reduce(jnp.add, products[first : first + 16]) for first in range(0, len(products), 16)]
+    return sums[0] if len(sums) == 1 else functools.reduce(jnp.add, lax.optimization_barrier(sums))
 
 
 def product_of_patches(images: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
@@ -301,33 +304,33 @@ def kernel_by_winograd(images: jax.Array, gradient: jax.Array, geometry: Geometr
     return kernel_gradient_3x3(images, gradient, geometry.padding)
 
 
-def kernel_by_rows(images: jax.Array, gradient: jax.Array, geometry: Geometry) -> jax.Array:
-    """The shifted images times the gradient, a row of outputs at a time, while it is in the cache.
+_COLUMNS = 8
+
+
+def kernel_by_columns(images: jax.Array, gradient: jax.Array, geometry: Geometry) -> jax.Array:
+    """The shifted images times the gradient, eight neighbouring columns written out, the rest of the sum a product.
 
     For a group for each channel.
     """
-    padded, groups = _padded(images, geometry), geometry.groups
-    gradients = gradient.reshape(*gradient.shape[:3], groups, -1)
-    products = [_seen(padded, *tap, geometry)[..., None] * gradients for tap in _taps(geometry)]
-    zeros = [jnp.zeros((), product.dtype) for product in products]
-    # One loop for all positions of the window.
-    rows = lax.reduce(products, zeros, lambda sums, terms: [a + b for a, b in zip(sums, terms, strict=True)], (2,))
-    sums = lax.optimization_barrier(jnp.stack(rows)).sum((1, 2))
-    return sums.reshape(*geometry.window, 1, gradient.shape[-1])
+    features, columns, multiplier = gradient.shape[-1], geometry.outputs[1], gradient.shape[-1] // images.shape[-1]
+    padded = _padded(images if multiplier == 1 else jnp.repeat(images, multiplier, -1), geometry)
+    rest = columns - columns % _COLUMNS
+    together = [range(first, rest, _COLUMNS) for first in range(min(_COLUMNS, rest))]
+    apart = [range(column, column + 1) for column in range(rest, columns)]
 
-
-def kernel_by_images(images: jax.Array, gradient: jax.Array, geometry: Geometry) -> jax.Array:
-    """The shifted images times the gradient, eight images at once, written out. For a group for each channel."""
-    padded, groups, batch = _padded(images, geometry), geometry.groups, images.shape[0]
-    together = math.gcd(batch, 8)
-    gradients = gradient.reshape(batch // together, together, *gradient.shape[1:3], groups, -1)
+    def terms(tap: Pair, chosen: range) -> jax.Array:
+        # One slice each, not one of another, which XLA would make first.
+        of_these = lax.slice_in_dim(gradient, chosen.start, chosen.stop, chosen.step, axis=2)
+        return _seen(padded, *tap, geometry, chosen) * of_these
 
     def sum_of(tap: Pair) -> jax.Array:
-        seen = _seen(padded, *tap, geometry).reshape(*gradients.shape[:-1], 1)
-        terms = [seen[:, image] * gradients[:, image] for image in range(together)]
-        return lax.optimization_barrier(functools.reduce(jnp.add, terms)).sum((0, 1, 2))
+        parts = [[terms(tap, chosen) for chosen in part] for part in (together, apart) if part]
+        sums = [lax.optimization_barrier(functools.reduce(jnp.add, part)) for part in parts]
+        rows = [each.reshape(-1, features) for each in sums]
+        # Of matrices; a vector times a matrix is slow.
+        return functools.reduce(jnp.add, [jnp.dot(jnp.ones((1, len(each)), each.dtype), each) for each in rows])
 
-    return jnp.stack([sum_of(tap) for tap in _taps(geometry)]).reshape(*geometry.window, 1, gradient.shape[-1])
+    return jnp.stack([sum_of(tap) for tap in _taps(geometry)]).reshape(*geometry.window, 1, features)
 
 
 def kernel_in_blocks(form: Form, width: int) -> Form:
@@ -372,8 +375,7 @@ FORMS: dict[Map, dict[str, Form]] = {
         "taps": kernel_by_taps,
         "patches": kernel_by_patches,
         "winograd": kernel_by_winograd,
-        "rows": kernel_by_rows,
-        "images": kernel_by_images,
+        "columns": kernel_by_columns,
         **{f"blocks{width}": kernel_in_blocks(native_by_kernel, width) for width in _WIDTHS},
     },
 }
@@ -392,7 +394,7 @@ def admitted(geometry: Geometry, channels: int, features: int) -> set[str]:
         if geometry.window == (3, 3) and geometry.strides == (1, 1):
             names.add("winograd")
     elif geometry.groups == channels and features % channels == 0:
-        names |= {"shifts", "rows", "images"}
+        names |= {"shifts", "columns"}
     else:
         names |= {f"blocks{width}" for width in _WIDTHS}
     return names

@@ -1,7 +1,7 @@
 """Which form of a convolution is fastest on a CPU: what was measured for the most similar one.
 
-`conv_table.json` is written by `cnnjax bench ops --write-table`: a row for each of the networks' convolutions that was
-measured, with the form that won.
+`conv_table.json` is written by `cnnjax bench ops --write-table`: for programs with XLA's own routines and with
+oneDNN's, a row for each of the networks' convolutions that was measured, with the form that won.
 """
 
 import functools
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from cnnjax.ops.conv_forms import Geometry, Map, admitted
+from cnnjax.ops.onednn import Library
 
 TABLE = Path(__file__).with_suffix(".json")
 
@@ -53,13 +54,13 @@ def case_of(geometry: Geometry, batch: int, channels: int, features: int) -> Cas
 
 
 @functools.cache
-def choose(which: Map, geometry: Geometry, batch: int, channels: int, features: int) -> str:
+def choose(library: Library, which: Map, geometry: Geometry, batch: int, channels: int, features: int) -> str:
     """The form that won for the most similar case that was measured, of those that can compute this one.
 
     `native` where there is none of its kind.
     """
     possible = admitted(geometry, channels, features)
-    rows = [(case, form) for case, form in _table()[which] if form in possible]
+    rows = [(case, form) for case, form in _table(library)[which] if form in possible]
     return similar(case_of(geometry, batch, channels, features), rows)
 
 
@@ -84,8 +85,8 @@ def _distance(one: Case, other: Case) -> float:
 
 
 @functools.cache
-def _table() -> dict[str, list[tuple[Case, str]]]:
-    rows = json.loads(TABLE.read_text(encoding="utf-8"))["rows"]
+def _table(library: Library) -> dict[str, list[tuple[Case, str]]]:
+    rows = json.loads(TABLE.read_text(encoding="utf-8"))[library]["rows"]
     table: dict[str, list[tuple[Case, str]]] = {"forward": [], "by_input": [], "by_kernel": []}
     for row in rows:
         table[row["map"]].append((Case(**row["case"]), row["form"]))

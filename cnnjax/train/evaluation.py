@@ -41,7 +41,7 @@ def evaluate(run_dir: str | Path, *, checkpoint: str | int = "last") -> Record:
     data, facts = load(config.data), read_facts(Path(run_dir))
     if DataFacts.of(data) != facts:
         raise RunError(f"the data is not what {run_dir} was trained on (see its {DATA}); restore it to evaluate")
-    task = make_task(config, facts, axis=executor.axis)
+    task = make_task(config, facts, axis=executor.axis, lowering=executor.lowering)
     state = load_state(Path(run_dir), task, checkpoint)
     eval_step = executor.compile_eval(task.eval_step)
     records = evaluate_state(config, data.test, executor, eval_step, executor.put_state(state), int(state.step))

@@ -57,7 +57,13 @@ def fit(
     path = Path(run_dir) if run_dir is not None else default_run_dir(config)
     data = load(config.data)
     facts = DataFacts.of(data)
-    task = make_task(config, facts, axis=executor.axis, unroll_accumulation=jax.default_backend() == "cpu")
+    task = make_task(
+        config,
+        facts,
+        axis=executor.axis,
+        lowering=executor.lowering,
+        unroll_accumulation=jax.default_backend() == "cpu",
+    )
     return train_task(task, data, executor, path, force=force, reporter=reporter)
 
 

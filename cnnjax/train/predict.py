@@ -116,11 +116,12 @@ def _preparation(weights: Weights) -> Preprocessing:
 
 
 def _logits(weights: Weights) -> Callable[[np.ndarray], jax.Array]:
-    @jax.jit
-    def logits(batch: jax.Array) -> jax.Array:
-        return weights.network.apply(weights.variables, batch, train=False).logits  # type: ignore[union-attr]
+    network, options = weights.network.on(jax.default_backend())
 
-    return logits
+    def logits(batch: jax.Array) -> jax.Array:
+        return network.apply(weights.variables, batch, train=False).logits  # type: ignore[union-attr]
+
+    return jax.jit(logits, compiler_options=options)
 
 
 def _pixels(images: Sequence[str | Path | np.ndarray], weights: Weights, invert: bool) -> Iterator[np.ndarray]:

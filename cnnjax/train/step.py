@@ -123,8 +123,14 @@ def make_train_step(
         parts = (_micro_batches(batch, accumulate, network.batch_averaging.group_size or 1), jnp.arange(accumulate))
         shapes = jax.eval_shape(lambda all_parts: micro_step(*jax.tree.map(lambda leaf: leaf[0], all_parts)), parts)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+        def add(total: Any, part: Any) -> Any:
+            added = jax.tree.map(jnp.add, total, part)
+            # Written out, it would be one long sum of products: see `cnnjax.ops.onednn`.
+            return lax.optimization_barrier(added) if unroll_accumulation else added
+
         total, _ = lax.scan(
-            lambda total, part: (jax.tree.map(jnp.add, total, micro_step(*part)), None),
+            lambda total, part: (add(total, micro_step(*part)), None),
             zeros,
             parts,
             unroll=unroll_accumulation,

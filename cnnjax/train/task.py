@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from cnnjax.config import Config
+from cnnjax.config import Config, ConvLowering
 from cnnjax.data.loader import steps_per_epoch
 from cnnjax.data.sources import Datasets
 from cnnjax.errors import ConfigError
@@ -79,7 +79,9 @@ def check_names(config: Config) -> None:
     check_optimizer(config.optimizer)
 
 
-def make_network(config: Config, classes: int, axis: BatchAxis = BatchAxis()) -> Network:
+def make_network(
+    config: Config, classes: int, axis: BatchAxis = BatchAxis(), lowering: ConvLowering = "auto"
+) -> Network:
     """The config's network for that many classes."""
     fields: dict[str, Any] = {"num_classes": classes, **config.model.args}
     if fields["num_classes"] < classes:
@@ -91,20 +93,32 @@ def make_network(config: Config, classes: int, axis: BatchAxis = BatchAxis()) ->
         **fields,
         dtype=jnp.dtype(config.train.precision),
         batch_averaging=batch_averaging(config.train.batch_norm, axis),
-        lowering=config.ops.conv,
+        lowering=lowering,
     )
 
 
 def make_task(
-    config: Config, facts: DataFacts, *, axis: BatchAxis = BatchAxis(), unroll_accumulation: bool = False
+    config: Config,
+    facts: DataFacts,
+    *,
+    axis: BatchAxis = BatchAxis(),
+    lowering: ConvLowering = "auto",
+    unroll_accumulation: bool = False,
 ) -> Task:
-    """Binds everything that a config names; ConfigError where something is unknown, or does not fit the data."""
+    """Binds everything that a config names.
+
+    Args:
+        axis, lowering: those of the executor that will run it.
+
+    Raises:
+        ConfigError: something is unknown, or does not fit the data.
+    """
     check_names(config)
     per_epoch = steps_per_epoch(facts.train_examples, config.data.batch_size)
     total = config.train.duration.to_steps(per_epoch, config.data.batch_size)
     schedule = make_schedule(config.schedule, total, per_epoch, config.data.batch_size)
     optimizer = make_optimizer(config.optimizer, schedule)
-    network = make_network(config, len(facts.class_names), axis)
+    network = make_network(config, len(facts.class_names), axis, lowering)
     if network.labels_pixels != facts.segmentation:
         given, wanted = ("pixel", "image") if network.labels_pixels else ("image", "pixel")
         raise ConfigError(

@@ -29,6 +29,7 @@ CASES = {
     "depthwise": ((6, 7), (3, 3), (1, 1), ((1, 1), (1, 1)), 5, 5, 5),
     "strided depthwise": ((8, 8), (5, 5), (2, 2), ((1, 2), (2, 2)), 4, 4, 4),
     "multiplied depthwise": ((7, 6), (3, 3), (2, 1), ((1, 1), (0, 0)), 3, 3, 6),
+    "wide depthwise": ((4, 19), (3, 3), (1, 1), ((1, 1), (1, 1)), 3, 3, 6),
     "uneven strides": ((9, 10), (2, 3), (3, 2), ((0, 1), (2, 0)), 1, 3, 4),
     "wide padding": ((4, 4), (3, 3), (1, 1), ((4, 3), (2, 5)), 1, 3, 4),
     "steps beyond the kernel": ((9, 9), (2, 2), (3, 3), ((0, 0), (0, 0)), 1, 3, 4),
@@ -44,9 +45,12 @@ def operands(case, seed=0, dtype=np.float32):
     return images, kernel, functools.partial(convolve, strides=strides, padding=padding, groups=groups)
 
 
+def geometry_of(case):
+    return Geometry(*CASES[case][:5])
+
+
 def possible(case, form):
-    size, window, strides, padding, groups, channels, features = CASES[case]
-    return form in admitted(Geometry(size, window, strides, padding, groups), channels, features)
+    return form in admitted(geometry_of(case), *CASES[case][5:])
 
 
 def cases_and_forms():
@@ -133,7 +137,13 @@ def lowered(convolution, images, kernel, platform):
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
-@pytest.mark.parametrize(("case", "form"), [(case, form) for case, form in cases_and_forms() if form != "phases"])
+@pytest.mark.parametrize(
+    ("case", "form"),
+    [
+        *((case, form) for case, form in cases_and_forms() if form != "phases"),
+        *itertools.product(CASES, ("xla", "onednn")),
+    ],
+)
 def test_tpus_and_gpus_get_xlas_own(case, form, platform):
     images, kernel, convolution = operands(case)
     own, other = (
@@ -154,4 +164,4 @@ def test_half_precision_is_xlas_own():
 
 
 def test_every_form_can_be_asked_for():
-    assert {"auto", "native", *FORM_NAMES} == set(typing.get_args(ConvLowering))
+    assert {"auto", "xla", "onednn", "native", *FORM_NAMES} == set(typing.get_args(ConvLowering))

@@ -2,12 +2,14 @@
 
 import json
 
+import jax
 import pytest
 
 from cnnjax.bench import ops
 from cnnjax.ops.conv_forms import FORMS, Geometry, admitted
 from cnnjax.ops.conv_table import TABLE, Case, case_of, choose, similar
 
+LIBRARIES = ("xla", "onednn")
 BASE = Case("dense", False, 9, 64, 64, 1, 1000)
 PLAIN = ((1, 1), ((1, 1), (1, 1)))
 
@@ -51,30 +53,51 @@ def test_dense_convolutions_unlike_all_rows_are_native():
     assert similar(BASE._replace(kind="depthwise", positions=16 * BASE.positions), rows) == "measured"
 
 
-def test_every_row_names_a_form_that_can_be_asked_for():
-    rows = json.loads(TABLE.read_text())["rows"]
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_every_row_names_a_form_that_can_be_asked_for(library):
+    rows = json.loads(TABLE.read_text())[library]["rows"]
     assert {row["map"] for row in rows} == set(FORMS)
     for row in rows:
         assert row["form"] in FORMS[row["map"]]
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("which", FORMS)
 @pytest.mark.parametrize("window", [(1, 1), (2, 2), (3, 3), (5, 5), (1, 7), (7, 7)])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 2)])
 @pytest.mark.parametrize(("groups", "channels", "features"), [(1, 3, 64), (1, 512, 512), (64, 64, 64), (32, 128, 128)])
-def test_the_choice_can_compute_the_convolution(which, window, strides, groups, channels, features):
+def test_the_choice_can_compute_the_convolution(library, which, window, strides, groups, channels, features):
     """The nearest case may be one of another window, whose form is of no use here."""
     geometry = Geometry((56, 56), window, strides, ((0, 0), (0, 0)), groups)
-    assert choose(which, geometry, 8, channels, features) in admitted(geometry, channels, features)
+    assert choose(library, which, geometry, 8, channels, features) in admitted(geometry, channels, features)
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Of rows: what a table that is written of them holds for oneDNN."""
+    file = tmp_path / "table.json"
+    before = {"xla": {"jax": "0.1", "rows": [{"map": "forward"}]}, "onednn": {"jax": "0.1", "rows": [{"map": "gone"}]}}
+    file.write_text(json.dumps(before))
+    monkeypatch.setattr(ops, "TABLE", file)
+
+    def write(rows):
+        count = ops.write_table(rows, "onednn")
+        tables = json.loads(file.read_text())
+        assert tables["xla"] == before["xla"]  # measured another time
+        assert tables["onednn"]["jax"] == jax.__version__
+        kept = tables["onednn"]["rows"]
+        assert len(kept) == count
+        return [(Case(**row["case"]), row["form"]) for row in kept]
+
+    return write
 
 
 def measured(which, case, **seconds):
     return {"map": which, "case": case._asdict(), "networks": ["some"], "seconds": seconds}
 
 
-def test_the_table_stands_for_all_that_was_measured(tmp_path, monkeypatch):
+def test_the_table_stands_for_all_that_was_measured(written):
     """A row that is kept may be nearer to others than what stood for them before."""
-    monkeypatch.setattr(ops, "TABLE", tmp_path / "table.json")
     rows = [
         measured("forward", BASE._replace(channels=channels), native=native, taps=taps)
         for channels, native, taps in (
@@ -85,27 +108,38 @@ def test_the_table_stands_for_all_that_was_measured(tmp_path, monkeypatch):
             (256, 3.0, 1.0),
         )
     ]
-    kept = ops.write_table(rows)
-    table = [(Case(**row["case"]), row["form"]) for row in json.loads((tmp_path / "table.json").read_text())["rows"]]
-    assert len(table) == kept < len(rows)
+    table = written(rows)
+    assert len(table) < len(rows)
     for row in rows:
         assert similar(Case(**row["case"]), table) == min(row["seconds"], key=row["seconds"].get)
 
 
-def test_windows_of_equal_size_are_one_case(tmp_path, monkeypatch):
+def test_windows_of_equal_size_are_one_case(written):
     """1x7 and 7x1 are: what is best for both together is kept."""
-    monkeypatch.setattr(ops, "TABLE", tmp_path / "table.json")
     rows = [measured("forward", BASE, native=1.0, taps=2.0), measured("forward", BASE, native=5.0, taps=1.0)]
-    assert ops.write_table(rows) == 1
-    assert json.loads((tmp_path / "table.json").read_text())["rows"][0]["form"] == "taps"
+    assert written(rows) == [(BASE, "taps")]
 
 
-def test_what_takes_long_to_compile_has_to_be_much_faster(tmp_path, monkeypatch):
-    monkeypatch.setattr(ops, "TABLE", tmp_path / "table.json")
+def test_what_takes_long_to_compile_has_to_be_much_faster(written):
     rows = [
         measured("forward", BASE._replace(channels=8), native=1.2, winograd=1.0),
         measured("forward", BASE._replace(channels=800), native=1.5, winograd=1.0),
     ]
-    ops.write_table(rows)
-    table = [(Case(**row["case"]), row["form"]) for row in json.loads((tmp_path / "table.json").read_text())["rows"]]
+    table = written(rows)
     assert [similar(Case(**row["case"]), table) for row in rows] == ["native", "winograd"]
+
+
+def test_what_each_kind_achieves_is_told_of_its_fastest_forms():
+    depthwise = BASE._replace(kind="depthwise", groups=64)
+    rows = [
+        measured("forward", BASE, native=2.0, taps=1.0),
+        measured("forward", BASE._replace(positions=3000), native=1.0, taps=2.0),
+        measured("by_input", BASE, native=4.0),
+        measured("forward", depthwise, native=1.0),
+    ]
+    products = 1000 * 9 * 64 * 64
+    assert ops.achieved(rows) == {
+        ("dense", "by_input"): 2 * products / 4,
+        ("dense", "forward"): 2 * 4 * products / 2,
+        ("depthwise", "forward"): 2 * products / 64,
+    }

@@ -41,7 +41,7 @@ FORMS = {
     "torchvision/resnet18": ("native", "phases", "pieces", "taps", "patches", "winograd"),
     "pytorchcv/alexnet": ("taps", "patches"),
     "torchvision/resnext50_32x4d": ("native", "blocks16", "blocks32"),
-    "timm/mobilenetv1_100": ("native", "shifts", "rows", "images"),
+    "timm/mobilenetv1_100": ("native", "shifts", "columns"),
 }
 CHOICES = [(name, "auto") for name in MEMBERS] + [(name, form) for name, forms in FORMS.items() for form in forms]
 

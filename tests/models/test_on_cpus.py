@@ -1,0 +1,76 @@
+"""A network as it is fastest on CPUs computes what the plain one does."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from narrow import distinct, narrow
+
+from cnnjax.models import FAMILIES, create_model, get_variant
+from cnnjax.ops.conv import convolve
+from cnnjax.ops.onednn import compiler_options, is_available
+from cnnjax.train.losses import cross_entropy
+from cnnjax.train.state import init_state
+from cnnjax.train.step import make_train_step
+
+pytestmark = pytest.mark.skipif(not is_available("cpu"), reason="needs JAX 0.12 on an x86-64 CPU")
+
+QUICK = {"xla_backend_optimization_level": 1}  # they run once
+FIRST = [variants[0] for variants in FAMILIES.values()]
+ALL = [*FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in distinct() if name not in FIRST)]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_logits_and_gradients_are_the_plain_networks(name):
+    # At ReLU's corner, rounding turns units on and off.
+    smooth = {"activation": "tanh"} if hasattr(get_variant(name).network, "activation") else {}
+    plain, shape = narrow(name, lowering="native", **smooth)
+    ours, options = narrow(name, **smooth)[0].on("cpu")
+    assert options
+    state = init_state(plain, optax.identity(), 0, shape, ema=False)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    images = jax.random.normal(jax.random.key(1), (4, *shape))
+
+    def loss(params, network):
+        outputs, _ = network.apply(
+            {**variables, "params": params}, images, train=True, mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(2)},
+        )  # fmt: skip
+        return sum(jnp.square(logits).mean() for logits in (outputs.logits, *outputs.aux.values()))
+
+    def compute(network, params):
+        logits = network.apply({**variables, "params": params}, images, train=False).logits
+        return logits, jax.grad(loss)(params, network)
+
+    expected, found = (
+        jax.jit(functools.partial(compute, network), compiler_options={**chosen, **QUICK})(state.params)
+        for network, chosen in ((plain, {}), (ours, options))
+    )
+    for one, other, tolerance in zip(found, expected, (1e-5, 1e-3), strict=True):
+        one, other = (np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)]) for tree in (one, other))
+        assert np.linalg.norm(one - other) < tolerance * np.linalg.norm(other)
+
+
+@pytest.mark.parametrize("form", ["taps", "onednn"])
+def test_long_sums_of_products_can_be_compiled(form):
+    """oneDNN adds 32 things to a product at most, and ends the process where there are more."""
+    kernel, images = jnp.ones((7, 7, 2, 4)), jnp.ones((1, 9, 9, 2))
+    convolution = functools.partial(convolve, lowering=form)
+    run = jax.jit(convolution, compiler_options=compiler_options("onednn", "cpu"))
+    np.testing.assert_allclose(run(images, kernel), np.full((1, 3, 3, 4), 98.0))
+
+
+def test_so_can_many_micro_batches():
+    network, options = create_model("lenet5_modern", num_classes=10).on("cpu")
+    optimizer = optax.sgd(0.1)
+    state = init_state(network, optimizer, 0, (32, 32, 1), ema=False)
+    batch = {"image": jnp.ones((80, 32, 32, 1), jnp.uint8), "label": jnp.zeros(80, jnp.int32), "mask": jnp.ones(80)}
+    found = []
+    for accumulate in (1, 40):
+        step = make_train_step(network, optimizer, cross_entropy, accumulate=accumulate, unroll_accumulation=True)
+        after, _ = jax.jit(step, compiler_options=options)(state, batch)
+        found.append(np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(after.params)]))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-6)
