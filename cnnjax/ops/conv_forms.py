@@ -304,18 +304,16 @@ def kernel_by_winograd(images: jax.Array, gradient: jax.Array, geometry: Geometr
     return kernel_gradient_3x3(images, gradient, geometry.padding)
 
 
-_COLUMNS = 8
-
-
 def kernel_by_columns(images: jax.Array, gradient: jax.Array, geometry: Geometry) -> jax.Array:
-    """The shifted images times the gradient, eight neighbouring columns written out, the rest of the sum a product.
+    """The shifted images times the gradient, some neighbouring columns written out, the rest of the sum a product.
 
     For a group for each channel.
     """
     features, columns, multiplier = gradient.shape[-1], geometry.outputs[1], gradient.shape[-1] // images.shape[-1]
     padded = _padded(images if multiplier == 1 else jnp.repeat(images, multiplier, -1), geometry)
-    rest = columns - columns % _COLUMNS
-    together = [range(first, rest, _COLUMNS) for first in range(min(_COLUMNS, rest))]
+    written = 8 if math.prod(geometry.window) <= 9 else 4  # or large windows take seconds to compile
+    rest = columns - columns % written
+    together = [range(first, rest, written) for first in range(min(written, rest))]
     apart = [range(column, column + 1) for column in range(rest, columns)]
 
     def terms(tap: Pair, chosen: range) -> jax.Array:

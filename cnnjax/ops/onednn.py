@@ -37,7 +37,8 @@ def resolve(wanted: ConvLowering, platform: str, precision: str = "float32") -> 
     """How convolutions are best written in a program that is compiled with `compiler_options` of the result.
 
     Args:
-        wanted: "auto" becomes "onednn" where that is available and the precision is float32, for which it was measured.
+        wanted: "auto" becomes "onednn" where that is available, the precision is float32, for which it was measured,
+            and JAX does not keep compiled programs in a folder: jaxlib cannot write those with oneDNN's convolutions.
         platform: of the devices, as in `is_available`.
 
     Raises:
@@ -48,7 +49,8 @@ def resolve(wanted: ConvLowering, platform: str, precision: str = "float32") -> 
             f"ops.conv: onednn needs JAX {'.'.join(map(str, _SINCE))} or newer on an x86-64 CPU; this is JAX "
             f"{jax.__version__} on {machine.machine()}; choose auto"
         )
-    return "onednn" if wanted == "auto" and is_available(platform) and precision == "float32" else wanted
+    possible = is_available(platform) and precision == "float32" and not jax.config.jax_compilation_cache_dir
+    return "onednn" if wanted == "auto" and possible else wanted
 
 
 def compiler_options(lowering: ConvLowering, platform: str) -> CompilerOptions:

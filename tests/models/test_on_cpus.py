@@ -16,7 +16,10 @@ from cnnjax.train.losses import cross_entropy
 from cnnjax.train.state import init_state
 from cnnjax.train.step import make_train_step
 
-pytestmark = pytest.mark.skipif(not is_available("cpu"), reason="needs JAX 0.12 on an x86-64 CPU")
+pytestmark = [
+    pytest.mark.skipif(not is_available("cpu"), reason="needs JAX 0.12 on an x86-64 CPU"),
+    pytest.mark.usefixtures("_no_program_is_kept"),
+]
 
 QUICK = {"xla_backend_optimization_level": 1}  # they run once
 FIRST = [variants[0] for variants in FAMILIES.values()]

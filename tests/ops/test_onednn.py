@@ -18,7 +18,7 @@ needs_onednn = pytest.mark.skipif(not onednn.is_available("cpu"), reason="needs 
 
 
 @pytest.fixture
-def _available(monkeypatch):
+def _available(monkeypatch, _no_program_is_kept):
     monkeypatch.setattr(jax, "__version_info__", (0, 12, 0))
     monkeypatch.setattr(machine, "machine", lambda: "x86_64")
 
@@ -40,6 +40,13 @@ def test_auto_is_onednn_where_it_was_measured():
     assert onednn.resolve("auto", "tpu") == "auto"
     assert {onednn.resolve(wanted, "cpu") for wanted in ("xla", "native", "taps")} == {"xla", "native", "taps"}
     assert onednn.resolve("onednn", "tpu") == "onednn"  # where all are XLA's own
+
+
+@pytest.mark.usefixtures("_available")
+def test_it_is_not_where_programs_are_kept(tmp_path):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    assert onednn.resolve("auto", "cpu") == "auto"
+    assert onednn.resolve("onednn", "cpu") == "onednn"
 
 
 def test_where_it_is_not_it_cannot_be_asked_for(monkeypatch):
