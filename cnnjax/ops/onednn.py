@@ -49,7 +49,8 @@ def resolve(wanted: ConvLowering, platform: str, precision: str = "float32") -> 
             f"ops.conv: onednn needs JAX {'.'.join(map(str, _SINCE))} or newer on an x86-64 CPU; this is JAX "
             f"{jax.__version__} on {machine.machine()}; choose auto"
         )
-    possible = is_available(platform) and precision == "float32" and not jax.config.jax_compilation_cache_dir
+    kept: str | None = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]  # JAX adds its options later
+    possible = is_available(platform) and precision == "float32" and not kept
     return "onednn" if wanted == "auto" and possible else wanted
 
 

@@ -1,10 +1,12 @@
 """What holds for every registered network, narrow and shallow: it learns, on all executors, in both precisions.
 
-Names whose small networks are the same one are tried together.
+Names whose small networks are the same one are tried together. By default one network of each family is tried, with
+`CNNJAX_NETWORKS=all` every one.
 """
 
 import dataclasses
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ import optax
 import pytest
 from narrow import distinct, narrow
 
-from cnnjax.models import get_variant
+from cnnjax.models import FAMILIES, get_variant
 from cnnjax.nn.norm import BatchAveraging
 from cnnjax.train.losses import cross_entropy
 from cnnjax.train.state import TrainState, init_state
@@ -21,7 +23,12 @@ from cnnjax.train.step import BatchAxis, make_train_step
 
 pytestmark = pytest.mark.slow
 
-NAMES = [pytest.param(name, id="=".join(names)) for name, names in distinct().items()]
+FIRST = {variants[0] for variants in FAMILIES.values()}
+NAMES = [
+    pytest.param(name, id="=".join(names))
+    for name, names in distinct().items()
+    if FIRST & set(names) or os.environ.get("CNNJAX_NETWORKS") == "all"
+]
 STEPS = 20
 BATCH = 8
 

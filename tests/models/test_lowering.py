@@ -48,14 +48,22 @@ def train_step(network, shape):
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_train_step_lowers_for_every_platform(name, dtype):
-    step, arguments = train_step(*narrow(name, dtype=jnp.dtype(dtype)))
+    step, arguments = train_step(*narrow(name, dtype=jnp.dtype(dtype), lowering="auto"))
     exported = export.export(step, platforms=["cpu", "cuda", "tpu"])(*arguments)
     assert exported.platforms == ("cpu", "cuda", "tpu")
     assert "convolution" in exported.mlir_module()
 
 
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("lowering", ["xla", pytest.param("onednn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "lowering"),
+    [
+        *(
+            pytest.param(*each.values, "xla", marks=each.marks) if hasattr(each, "values") else (each, "xla")
+            for each in ALL
+        ),
+        *(pytest.param(name, "onednn", marks=pytest.mark.slow) for name in FIRST),
+    ],
+)
 def test_tpus_and_gpus_get_the_plain_network(name, lowering):
     """The train step is the one without other ways of writing convolutions, operation by operation."""
     plain, ours = (lowered_operations(name, each) for each in ("native", lowering))
