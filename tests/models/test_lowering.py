@@ -1,8 +1,10 @@
 """Every network's train step lowers for CPU, CUDA and TPU at once, on a machine that has only the first.
 
-In the fast tests a small network of each family; in the slow ones every network, in evaluation too and as published.
+In the fast tests a small network of each family; in the slow ones every network in evaluation, as published, and with
+`CNNJAX_NETWORKS=all` every small one.
 """
 
+import os
 import re
 from collections import Counter
 
@@ -21,7 +23,8 @@ from cnnjax.train.state import TrainState
 from cnnjax.train.step import make_train_step
 
 FIRST = [variants[0] for variants in FAMILIES.values()]
-ALL = [*FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in distinct() if name not in FIRST)]
+OTHERS = [name for name in distinct() if name not in FIRST] if os.environ.get("CNNJAX_NETWORKS") == "all" else []
+ALL = [*FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 
 
 def train_step(network, shape):
@@ -54,16 +57,8 @@ def test_the_train_step_lowers_for_every_platform(name, dtype):
     assert "convolution" in exported.mlir_module()
 
 
-@pytest.mark.parametrize(
-    ("name", "lowering"),
-    [
-        *(
-            pytest.param(*each.values, "xla", marks=each.marks) if hasattr(each, "values") else (each, "xla")
-            for each in ALL
-        ),
-        *(pytest.param(name, "onednn", marks=pytest.mark.slow) for name in FIRST),
-    ],
-)
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("lowering", ["xla", pytest.param("onednn", marks=pytest.mark.slow)])
 def test_tpus_and_gpus_get_the_plain_network(name, lowering):
     """The train step is the one without other ways of writing convolutions, operation by operation."""
     plain, ours = (lowered_operations(name, each) for each in ("native", lowering))
