@@ -88,13 +88,11 @@ def _padded(images: jax.Array, geometry: Geometry) -> jax.Array:
     return lax.pad(images, jnp.zeros((), images.dtype), [(low, high, 0) for low, high in low_high])
 
 
-def _seen(padded: jax.Array, row: int, column: int, geometry: Geometry, only: range | None = None) -> jax.Array:
-    """What one position of the window sees: (batch, rows of outputs, columns of outputs or `only` those, channels)."""
+def _seen(padded: jax.Array, row: int, column: int, geometry: Geometry) -> jax.Array:
+    """What one position of the window sees: (batch, rows and columns of outputs, channels)."""
     (rows, columns), (down, right) = geometry.outputs, geometry.strides
-    chosen = range(columns) if only is None else only
-    start = (0, row, column + right * chosen[0], 0)
-    stop = (padded.shape[0], row + down * (rows - 1) + 1, column + right * chosen[-1] + 1, padded.shape[3])
-    return lax.slice(padded, start, stop, (1, down, right * chosen.step, 1))
+    stop = (padded.shape[0], row + down * (rows - 1) + 1, column + right * (columns - 1) + 1, padded.shape[3])
+    return lax.slice(padded, (0, row, column, 0), stop, (1, down, right, 1))
 
 
 def _taps(geometry: Geometry) -> list[Pair]:
@@ -304,31 +302,38 @@ def kernel_by_winograd(images: jax.Array, gradient: jax.Array, geometry: Geometr
     return kernel_gradient_3x3(images, gradient, geometry.padding)
 
 
+_COLUMNS = 16
+
+
 def kernel_by_columns(images: jax.Array, gradient: jax.Array, geometry: Geometry) -> jax.Array:
     """The shifted images times the gradient, some neighbouring columns written out, the rest of the sum a product.
 
     For a group for each channel.
     """
-    features, columns, multiplier = gradient.shape[-1], geometry.outputs[1], gradient.shape[-1] // images.shape[-1]
+    (features, columns), (down, right) = (gradient.shape[-1], geometry.outputs[1]), geometry.strides
+    multiplier = features // images.shape[-1]
     padded = _padded(images if multiplier == 1 else jnp.repeat(images, multiplier, -1), geometry)
-    written = 4 if math.prod(geometry.window) <= 9 else 2  # more are a little faster, and take seconds to compile
+    written = columns // -(-columns // _COLUMNS)
     rest = columns - columns % written
-    together = [range(first, rest, written) for first in range(min(written, rest))]
+    together = [range(first, rest, written) for first in range(written)]
     apart = [range(column, column + 1) for column in range(rest, columns)]
 
-    def terms(tap: Pair, chosen: range) -> jax.Array:
-        # One slice each, not one of another, which XLA would make first.
+    def terms(row: jax.Array, column: jax.Array, chosen: range) -> jax.Array:
+        size = (len(padded), down * (geometry.outputs[0] - 1) + 1, right * (chosen[-1] - chosen[0]) + 1, features)
+        seen = lax.dynamic_slice(padded, (0, row, column + right * chosen[0], 0), size)
         of_these = lax.slice_in_dim(gradient, chosen.start, chosen.stop, chosen.step, axis=2)
-        return _seen(padded, *tap, geometry, chosen) * of_these
+        return lax.slice(seen, (0, 0, 0, 0), size, (1, down, right * chosen.step, 1)) * of_these
 
-    def sum_of(tap: Pair) -> jax.Array:
-        parts = [[terms(tap, chosen) for chosen in part] for part in (together, apart) if part]
+    def sum_of(tap: tuple[jax.Array, jax.Array]) -> jax.Array:
+        parts = [[terms(*tap, chosen) for chosen in part] for part in (together, apart) if part]
         sums = [lax.optimization_barrier(functools.reduce(jnp.add, part)) for part in parts]
         rows = [each.reshape(-1, features) for each in sums]
-        # Of matrices; a vector times a matrix is slow.
-        return functools.reduce(jnp.add, [jnp.dot(jnp.ones((1, len(each)), each.dtype), each) for each in rows])
+        # Of matrices: a loop with no product but of a vector is compiled for one thread.
+        return functools.reduce(jnp.add, [jnp.dot(jnp.ones((2, len(each)), each.dtype), each)[0] for each in rows])
 
-    return jnp.stack([sum_of(tap) for tap in _taps(geometry)]).reshape(*geometry.window, 1, features)
+    # In turns: written out, the positions of all windows would take most of a network's time to compile.
+    tap_rows, tap_columns = jnp.indices(geometry.window, jnp.int32)
+    return lax.map(sum_of, (tap_rows.ravel(), tap_columns.ravel())).reshape(*geometry.window, 1, features)
 
 
 def kernel_in_blocks(form: Form, width: int) -> Form:

@@ -13,6 +13,7 @@ from jaxlib.mlir.passmanager import PassManager
 from cnnjax.config import ConvLowering
 from cnnjax.ops.conv import convolve
 from cnnjax.ops.conv_forms import FORMS, Geometry, admitted
+from cnnjax.ops.onednn import compiler_options
 
 # (height and width, kernel, strides, padding, groups, channels, features)
 CASES = {
@@ -120,6 +121,16 @@ def test_large_batches_are_cut_into_pieces(batch, rows):
     pieces = str(jax.make_jaxpr(FORMS["by_kernel"]["pieces"], static_argnums=2)(images, gradient, geometry))
     assert pieces.count("conv_general_dilated[") == (8 if batch != 3 else 3)
     close(found, expected)
+
+
+@pytest.mark.parametrize("lowering", ["xla", "onednn"])
+def test_turns_over_the_positions_of_a_window_use_all_threads(lowering):
+    case = CASES["strided depthwise"][:5]
+    form = functools.partial(FORMS["by_kernel"]["columns"], geometry=Geometry((64, 64), *case[1:4], groups=32))
+    images, gradient = jnp.ones((8, 64, 64, 32)), jnp.ones((8, 32, 32, 32))
+    program = jax.jit(form, compiler_options=compiler_options(lowering, "cpu")).lower(images, gradient).compile()
+    assert " while(" in program.as_text()
+    assert "xla_cpu_small_call" not in program.as_text()  # a loop so marked becomes one function for one thread
 
 
 def lowered(convolution, images, kernel, platform):
