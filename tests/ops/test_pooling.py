@@ -23,7 +23,9 @@ DEFINITIONS = {
 
 
 @pytest.mark.parametrize("pool", DEFINITIONS)
-@pytest.mark.parametrize(("size", "window", "stride"), [((6, 8), 2, 2), ((7, 9), 2, 2), ((9, 8), 3, 2), ((5, 6), 3, 1)])
+@pytest.mark.parametrize(
+    ("size", "window", "stride"), [((6, 8), 2, 2), ((7, 9), 2, 2), ((9, 8), 3, 2), ((5, 6), 3, 1), ((9, 10), 2, 3)]
+)
 def test_values_and_gradients(pool, size, window, stride):
     value, slope = DEFINITIONS[pool]
     random = np.random.default_rng(0)
@@ -43,8 +45,9 @@ def test_values_and_gradients(pool, size, window, stride):
 
 
 def test_a_full_tie_shares_the_gradient_equally_and_nan_shows():
-    gradient = jax.grad(lambda x: max_pool(x, 2, 2).sum())(jnp.ones((1, 2, 2, 1)))
-    np.testing.assert_allclose(gradient, 0.25)
+    for window in (2, 3):
+        gradient = jax.grad(lambda x, window=window: max_pool(x, window, window).sum())(jnp.ones((1, 6, 6, 1)))
+        np.testing.assert_allclose(gradient, 1 / window**2, rtol=1e-6)
     assert np.isnan(max_pool(jnp.array([1.0, jnp.nan, 2.0, 3.0]).reshape(1, 2, 2, 1), 2, 2)).all()
 
 
@@ -155,10 +158,36 @@ def test_channel_max_takes_runs_of_neighbouring_channels():
         channel_max_pool(x, 4)
 
 
-@pytest.mark.parametrize("pool", [lambda x: max_pool(x, 3, 2), lambda x: channel_max_pool(x, 2)])
-def test_gradients_ask_for_no_equality_with_the_result(pool):
+def test_gradients_of_runs_ask_for_no_equality_with_the_result():
     """A compiler may round an entry otherwise in the backward pass, and its gradient would be lost."""
     x = jnp.ones((1, 7, 7, 4))
-    assert "= eq " not in str(jax.make_jaxpr(jax.grad(lambda x: pool(x).sum()))(x))
+    assert "= eq " not in str(jax.make_jaxpr(jax.grad(lambda x: channel_max_pool(x, 2).sum()))(x))
     # As it would be written with what compares so.
     assert "= eq " in str(jax.make_jaxpr(jax.grad(lambda x: jnp.maximum(x[:, 1:], x[:, :-1]).sum()))(x))
+
+
+def test_windows_compare_with_the_very_numbers_that_they_took():
+    """Rounded otherwise in the backward pass, an entry would equal no maximum, and its gradient would be lost."""
+    random = np.random.default_rng(0)
+    x, scale = (jnp.asarray(random.normal(size=shape), jnp.float32) for shape in ((4, 33, 33, 16), (16,)))
+
+    def loss(offset):
+        normalised = (x - x.mean((0, 1, 2))) * (jax.lax.rsqrt(x.var((0, 1, 2)) + 1e-5) * scale) + offset
+        return max_pool(normalised, 3, 2).sum()
+
+    gradient = jax.grad(loss)
+    np.testing.assert_allclose(jax.jit(gradient)(jnp.zeros(16)), 4 * 16 * 16, rtol=1e-6)
+    before = str(jax.make_jaxpr(gradient)(jnp.zeros(16))).partition("= eq ")[0]
+    assert "optimization_barrier" in before
+
+
+def test_second_derivatives_of_a_maximum():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 7, 7, 3)), jnp.float32)
+
+    def squared_slope(pool):
+        return jax.grad(lambda x: (jax.grad(lambda x: (pool(x) ** 3).sum())(x) ** 2).sum())(x)
+
+    def xlas(x):
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
+
+    np.testing.assert_allclose(squared_slope(lambda x: max_pool(x, 3, 2)), squared_slope(xlas), rtol=1e-5, atol=1e-5)
