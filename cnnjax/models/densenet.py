@@ -28,7 +28,6 @@ Deliberate differences:
 from typing import Annotated, Any, Literal
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from pydantic import Field, PositiveInt
 
@@ -37,6 +36,7 @@ from cnnjax.models.variant import Peers, Variant
 from cnnjax.nn.layers import ConvNorm, Layers
 from cnnjax.nn.network import ConvNetwork, Outputs
 from cnnjax.nn.norm import KERAS_RESNET_BATCH_NORM
+from cnnjax.ops.concatenate import concatenate
 from cnnjax.ops.pooling import average_pool, global_average_pool, max_pool
 
 
@@ -70,7 +70,7 @@ class DenseLayer(nn.Module):
 
         They are concatenated in here so that with `remat` no concatenation is kept: memory is linear in the layers.
         """
-        x = jnp.concatenate(maps, -1)
+        x = concatenate(maps)
         if self.bottleneck:
             x = NormConv(self.layers, 4 * self.growth, 1, self.dropout, name="conv1")(x)
         return NormConv(self.layers, self.growth, 3, self.dropout, name="conv2")(x)
@@ -93,7 +93,7 @@ class DenseStage(nn.Module):
         maps: tuple[jax.Array, ...] = (x,)
         for number in range(1, self.size + 1):
             maps += (layer(self.layers, self.growth, self.bottleneck, self.dropout, name=f"layer{number}")(maps),)
-        return jnp.concatenate(maps, -1)
+        return concatenate(maps)
 
 
 class DenseNet(ConvNetwork, kw_only=True):

@@ -171,12 +171,13 @@ def _lower(
     forms = FORMS[which]
     native = functools.partial(forms["native"], geometry=geometry)
     if jnp.finfo(one.dtype).bits < 32:
-        name = "native"  # whose sums are float32; the other forms would round in between
-    elif lowering in ("auto", "xla", "onednn"):
+        return native(one, other)  # whose sums are float32; the other forms would round in between
+    if lowering in ("auto", "xla", "onednn"):
         name = choose(library_of(lowering), which, geometry, one.shape[0], channels, features)
     else:
         name = lowering if lowering in forms and lowering in admitted(geometry, channels, features) else "native"
-    if name == "native":
+    # By the kernel, XLA's own begins with both arrays transposed: not along with all that leads to them.
+    if name == "native" and which != "by_kernel":
         return native(one, other)
 
     def form(one: jax.Array, other: jax.Array) -> jax.Array:
