@@ -352,6 +352,21 @@ def kernel_in_blocks(form: Form, width: int) -> Form:
     return by_kernel
 
 
+def kernel_by_images(images: jax.Array, gradient: jax.Array, geometry: Geometry) -> jax.Array:
+    """One forward convolution: channels of a group as images, images as channels, the gradient as its kernel.
+
+    For groups, which stay apart.
+    """
+    (*_, channels), (*window, features), groups = images.shape, (*geometry.window, gradient.shape[-1]), geometry.groups
+    padded = _padded(images, geometry)
+    parted = padded.reshape(*padded.shape[:3], groups, channels // groups).transpose(4, 1, 2, 3, 0)
+    result = lax.conv_general_dilated(
+        parted.reshape(*parted.shape[:3], -1), gradient.transpose(1, 2, 0, 3), (1, 1), "VALID",
+        rhs_dilation=geometry.strides, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups,
+    )  # fmt: skip
+    return result.transpose(1, 2, 0, 3)[: window[0], : window[1]]
+
+
 _WIDTHS = (16, 32)
 
 FORMS: dict[Map, dict[str, Form]] = {
@@ -379,6 +394,7 @@ FORMS: dict[Map, dict[str, Form]] = {
         "patches": kernel_by_patches,
         "winograd": kernel_by_winograd,
         "columns": kernel_by_columns,
+        "images": kernel_by_images,
         **{f"blocks{width}": kernel_in_blocks(native_by_kernel, width) for width in _WIDTHS},
     },
 }
@@ -399,5 +415,5 @@ def admitted(geometry: Geometry, channels: int, features: int) -> set[str]:
     elif geometry.groups == channels and features % channels == 0:
         names |= {"shifts", "columns"}
     else:
-        names |= {f"blocks{width}" for width in _WIDTHS}
+        names |= {"images", *(f"blocks{width}" for width in _WIDTHS)}
     return names
