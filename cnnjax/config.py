@@ -317,6 +317,7 @@ ConvLowering = Literal[
     "winograd",
     "shifts",
     "columns",
+    "images",
     "blocks16",
     "blocks32",
 ]

@@ -357,14 +357,14 @@ def kernel_by_images(images: jax.Array, gradient: jax.Array, geometry: Geometry)
 
     For groups, which stay apart.
     """
-    (*_, channels), (*window, features), groups = images.shape, (*geometry.window, gradient.shape[-1]), geometry.groups
-    padded = _padded(images, geometry)
-    parted = padded.reshape(*padded.shape[:3], groups, channels // groups).transpose(4, 1, 2, 3, 0)
+    padded, groups = _padded(images, geometry), geometry.groups
+    parted = padded.reshape(*padded.shape[:3], groups, -1).transpose(4, 1, 2, 3, 0)
     result = lax.conv_general_dilated(
         parted.reshape(*parted.shape[:3], -1), gradient.transpose(1, 2, 0, 3), (1, 1), "VALID",
         rhs_dilation=geometry.strides, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups,
     )  # fmt: skip
-    return result.transpose(1, 2, 0, 3)[: window[0], : window[1]]
+    # Positions beyond the window: the padded images may be longer than the strides reach.
+    return result.transpose(1, 2, 0, 3)[: geometry.window[0], : geometry.window[1]]
 
 
 _WIDTHS = (16, 32)
