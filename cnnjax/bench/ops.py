@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.models import create_model, get_variant
-from cnnjax.ops.conv_forms import FORMS, Geometry, Map, admitted
+from cnnjax.ops.conv_forms import FORMS, admitted
+from cnnjax.ops.conv_geometry import Geometry, Map
 from cnnjax.ops.conv_table import TABLE, Case, case_of, similar
 from cnnjax.ops.onednn import Library, compiler_options
 

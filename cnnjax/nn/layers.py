@@ -12,7 +12,7 @@ from cnnjax.nn.activations import ACTIVATIONS, Activation
 from cnnjax.nn.initializers import Initializer, he_normal_fan_out
 from cnnjax.nn.norm import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchAveraging, BatchNorm, NormKind
 from cnnjax.ops.conv import Lowering, for_linen, input_gradient
-from cnnjax.ops.conv_forms import turned
+from cnnjax.ops.conv_forward_forms import turned
 from cnnjax.ops.padding import Padding, pad_amounts
 
 Size = int | tuple[int, int]

@@ -14,7 +14,8 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from cnnjax.config import ConvLowering as Lowering
-from cnnjax.ops.conv_forms import FORMS, Geometry, Map, admitted
+from cnnjax.ops.conv_forms import FORMS, admitted
+from cnnjax.ops.conv_geometry import Geometry, Map
 from cnnjax.ops.conv_table import choose
 from cnnjax.ops.onednn import library_of
 from cnnjax.ops.padding import Pads

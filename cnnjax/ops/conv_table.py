@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from cnnjax.ops.conv_forms import Geometry, Map, admitted
+from cnnjax.ops.conv_forms import admitted
+from cnnjax.ops.conv_geometry import Geometry, Map
 from cnnjax.ops.onednn import Library
 
 TABLE = Path(__file__).with_suffix(".json")

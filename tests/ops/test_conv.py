@@ -12,7 +12,8 @@ from jaxlib.mlir.passmanager import PassManager
 
 from cnnjax.config import ConvLowering
 from cnnjax.ops.conv import convolve
-from cnnjax.ops.conv_forms import FORMS, Geometry, admitted
+from cnnjax.ops.conv_forms import FORMS, admitted
+from cnnjax.ops.conv_geometry import Geometry
 from cnnjax.ops.onednn import compiler_options
 
 # (height and width, kernel, strides, padding, groups, channels, features)

@@ -6,7 +6,8 @@ import jax
 import pytest
 
 from cnnjax.bench import ops
-from cnnjax.ops.conv_forms import FORMS, Geometry, admitted
+from cnnjax.ops.conv_forms import FORMS, admitted
+from cnnjax.ops.conv_geometry import Geometry
 from cnnjax.ops.conv_table import TABLE, Case, case_of, choose, similar
 
 LIBRARIES = ("xla", "onednn")
