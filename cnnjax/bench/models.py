@@ -1,13 +1,14 @@
 """Networks side by side with those of other libraries: each in a process of its own, taking turns."""
 
 import json
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import IO, Any
 
 from cnnjax.bench.contestants import Mode
 from cnnjax.config import ConvLowering
@@ -110,6 +111,14 @@ def _library_of(row: Mapping[str, Any]) -> str:
     return "native" if library == "cnnjax" and row["lowering"] == "native" else library
 
 
+def _why_it_ended(code: int, told: IO[str]) -> str:
+    if code == -signal.SIGKILL:
+        return "the system ended its process, most likely for want of memory; take a smaller --batch, or fewer peers"
+    told.seek(0)
+    lines = told.read().strip().splitlines()
+    return lines[-1] if lines else f"its process ended with code {code}"
+
+
 @contextmanager
 def _started(
     name: str, mode: Mode, batch: int, lowering: ConvLowering
@@ -128,9 +137,7 @@ def _started(
                 process.stdin.flush()
             line = process.stdout.readline()
             if not line:
-                told.seek(0)
-                reason = told.read().strip().splitlines() or ["its process ended"]
-                raise RunError(f"{name} cannot be timed: {reason[-1]}")
+                raise RunError(f"{name} cannot be timed: {_why_it_ended(process.wait(), told)}")
             found: dict[str, float] = json.loads(line)
             return found
 

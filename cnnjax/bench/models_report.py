@@ -8,6 +8,7 @@ from cnnjax.bench.models import best_of
 from cnnjax.bench.pages import Row, add_row
 
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
+_TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50, 100)
 _WHAT = {
     "forward": "logits of a batch that lies in memory",
     "train": "forward, backward and SGD with momentum on a batch that lies in memory",
@@ -95,24 +96,31 @@ def _draw(rows: Sequence[Row], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 0.8 + 0.42 * len(rows)), dpi=120, layout="constrained")
+    figure = Figure(figsize=(9, 1.2 + 0.42 * len(rows)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
+    found = []
     for offset, kind, label, color in ((-0.2, "torch", "PyTorch", _BLUE), (0.2, "jax", "JAX", _ORANGE)):
         for index, row in enumerate(rows):
             best = best_of(row["contestants"], kind)
             if best is None:
                 continue
             ratio = row["contestants"][0]["images_per_second"] / best["images_per_second"]
-            axes.barh(index + offset, ratio, 0.38, color=color, label=f"by the best {label}")
-            axes.text(ratio, index + offset, f" {ratio:.2f}", va="center", fontsize=7)
+            found.append(ratio)
+            axes.barh(index + offset, ratio - 1, 0.38, left=1, color=color, label=f"by the best {label}")
+            side = "left" if ratio >= 1 else "right"
+            axes.text(ratio, index + offset, f" {ratio:.2f} ", va="center", ha=side, fontsize=7)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
+    low, high = 0.7 * min([*found, 0.7]), 1.4 * max([*found, 1.4])
+    axes.set_xlim(low, high)
+    axes.set_xticks([tick for tick in _TICKS if low <= tick <= high])
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
     axes.set_yticks(range(len(rows)), [row["network"] for row in rows], fontsize=8)
     axes.invert_yaxis()
     axes.tick_params(axis="x", labelsize=8)
     axes.set_xlabel("images per second, ours by theirs", fontsize=8)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    axes.legend(handles.values(), handles.keys(), fontsize=8, frameon=False)
-    axes.margins(x=0.12)
+    figure.legend(handles.values(), handles.keys(), fontsize=8, frameon=False, loc="outside upper center", ncols=2)
     figure.savefig(path)

@@ -1,8 +1,10 @@
 """Networks side by side: who takes part, and what is told of each."""
 
+import io
+
 import pytest
 
-from cnnjax.bench.models import LIBRARIES, best_of, contestants_of, measure_models
+from cnnjax.bench.models import LIBRARIES, _why_it_ended, best_of, contestants_of, measure_models
 from cnnjax.bench.models_report import add_to_report
 from cnnjax.errors import ConfigError, RunError
 
@@ -88,6 +90,12 @@ def test_a_library_that_is_not_there_is_named():
         match=r"^--peers: expected some of torchvision, timm, torch, keras, flaxmodels, native; got tinygrad$",
     ):
         measure_models("lenet5", ["tinygrad"])
+
+
+def test_a_contestant_that_the_system_ends_is_no_riddle():
+    assert "want of memory; take a smaller --batch" in _why_it_ended(-9, io.StringIO("a warning"))
+    assert _why_it_ended(1, io.StringIO("a warning\nthe error\n")) == "the error"
+    assert _why_it_ended(3, io.StringIO()) == "its process ended with code 3"
 
 
 def test_a_contestant_that_fails_is_named(monkeypatch):
