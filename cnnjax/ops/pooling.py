@@ -8,7 +8,6 @@ would make a padded image of the gradient of each position of the windows, and a
 
 import functools
 import itertools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +81,12 @@ def channel_max_pool(x: jax.Array, window: int) -> jax.Array:
     if x.shape[-1] % window:
         raise ValueError(f"{x.shape[-1]} channels cannot be cut into runs of {window}")
     runs = x.reshape(*x.shape[:-1], -1, window)
-    return _in_pairs(_larger, [runs[..., index] for index in range(window)])
+    entries = [runs[..., index] for index in range(window)]
+    # In pairs, so that four equal entries share a gradient equally.
+    while len(entries) > 1:
+        pairs = zip(entries[::2], entries[1::2], strict=False)
+        entries = [_larger(*pair) for pair in pairs] + entries[len(entries) // 2 * 2 :]
+    return entries[0]
 
 
 def _bins(old: int, new: int) -> np.ndarray:
@@ -173,14 +177,6 @@ def _spread(values: jax.Array, size: tuple[int, int], window: int, stride: int, 
         return each if long_enough.all() else jnp.where(long_enough[:, :, None], each, 0)
 
     return [seen(*before) for before in itertools.product(range(most), repeat=2)]
-
-
-def _in_pairs(combine: Callable[[jax.Array, jax.Array], jax.Array], entries: list[jax.Array]) -> jax.Array:
-    """All of them combined; in pairs, so that four equal entries share a gradient equally."""
-    while len(entries) > 1:
-        pairs = zip(entries[::2], entries[1::2], strict=False)
-        entries = [combine(*pair) for pair in pairs] + entries[len(entries) // 2 * 2 :]
-    return entries[0]
 
 
 @jax.custom_jvp
