@@ -1,13 +1,14 @@
 """Pooling: over windows, over a grid of any size, and over channels.
 
-Windows are written as elementwise operations on slices: the backward pass of XLA's own maximum over windows is about
-ten times slower on CPU (2x2 windows of 128 images of 28x28x6, both passes: 9.5 ms against 0.6). Left to itself, JAX
-would make a padded image of the gradient of each position of the windows, and add them up: 64 ms where this takes 5
-(3x3 windows at stride 1 of 8 images of 28x28x256).
+On CPUs windows are written as elementwise operations on slices: the backward pass of XLA's own maximum over windows is
+about ten times slower there (2x2 windows of 128 images of 28x28x6, both passes: 9.5 ms against 0.6). Left to itself,
+JAX would make a padded image of the gradient of each position of the windows, and add them up: 64 ms where this takes
+4 (3x3 windows at stride 1 of 8 images of 28x28x256). Elsewhere they are XLA's own.
 """
 
 import functools
 import itertools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from cnnjax.ops.padding import Padding, Pads, pad_amounts
 
 
 def max_pool(x: jax.Array, window: int, stride: int, padding: Padding = "valid") -> jax.Array:
-    """The largest value of each window; entries that tie for it share its gradient equally.
+    """The largest value of each window; the first of those that tie, by rows, takes its gradient.
 
     Args:
         x: (batch, height, width, channels).
@@ -109,29 +110,66 @@ def _entries(x: jax.Array, window: int, stride: int, pads: Pads, neutral: float)
     ]
 
 
+def _native(
+    x: jax.Array, window: int, stride: int, pads: Pads, neutral: float, joint: Callable[..., jax.Array]
+) -> jax.Array:
+    sizes, steps = (1, window, window, 1), (1, stride, stride, 1)
+    result: jax.Array = lax.reduce_window(x, neutral, joint, sizes, steps, ((0, 0), *pads, (0, 0)))
+    return result
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _largest(x: jax.Array, window: int, stride: int, pads: Pads) -> jax.Array:
-    return functools.reduce(jnp.maximum, _entries(x, window, stride, pads, -jnp.inf))
+    def slices(x: jax.Array) -> jax.Array:
+        x = lax.optimization_barrier(x)  # or what leads to it may be computed again for each position of the windows
+        return functools.reduce(jnp.maximum, _entries(x, window, stride, pads, -jnp.inf))
+
+    return lax.platform_dependent(x, cpu=slices, default=_native_largest(window, stride, pads))
+
+
+def _native_largest(window: int, stride: int, pads: Pads) -> Callable[[jax.Array], jax.Array]:
+    return functools.partial(_native, window=window, stride=stride, pads=pads, neutral=-jnp.inf, joint=lax.max)
 
 
 _Kept = tuple[jax.Array, jax.Array]
 
 
 def _largest_forward(x: jax.Array, window: int, stride: int, pads: Pads) -> tuple[jax.Array, _Kept]:
-    # Computed again for the backward pass, rounded otherwise, an entry would equal no maximum: its gradient were lost.
-    x = lax.optimization_barrier(x)
-    result = _largest(x, window, stride, pads)
-    return result, (x, result)
+    """The largest value of each window, and where on a CPU it lies: the position in the window, counted by rows."""
+
+    def slices(x: jax.Array) -> _Kept:
+        largest, *others = _entries(lax.optimization_barrier(x), window, stride, pads, -jnp.inf)
+        # Numbers as wide as the image's are computed along with them.
+        place = jnp.zeros_like(largest)
+        for number, entry in enumerate(others, 1):
+            place = jnp.where(entry > largest, jnp.asarray(number, x.dtype), place)
+            largest = jnp.maximum(largest, entry)
+        return lax.optimization_barrier((largest, place))
+
+    def native(x: jax.Array) -> _Kept:
+        largest = _native_largest(window, stride, pads)(x)
+        return largest, jnp.zeros_like(largest)
+
+    largest, place = lax.platform_dependent(x, cpu=slices, default=native)
+    return largest, (x, place)
 
 
 def _largest_back(window: int, stride: int, pads: Pads, kept: _Kept, cotangent: jax.Array) -> tuple[jax.Array]:
-    x, result = kept
-    hits = [(entry == result).astype(x.dtype) for entry in _entries(x, window, stride, pads, -jnp.inf)]
-    share = lax.optimization_barrier(cotangent / functools.reduce(jnp.add, hits))
-    size = (x.shape[1], x.shape[2])
-    parts, largest = (_spread(each, size, window, stride, pads) for each in (share, result))
-    terms = [jnp.where(x == value, part, 0) for part, value in zip(parts, largest, strict=True)]
-    return (functools.reduce(jnp.add, terms),)
+    def slices(x: jax.Array, place: jax.Array, cotangent: jax.Array) -> jax.Array:
+        size = (x.shape[1], x.shape[2])
+        place, cotangent = lax.optimization_barrier((place, cotangent))
+        parts, places = (_spread(each, size, window, stride, pads) for each in (cotangent, place))
+        terms = [
+            jnp.where(where == jnp.asarray(position, x.dtype)[:, :, None], part, 0)
+            for where, part, position in zip(places, parts, _positions(size, window, stride, pads), strict=True)
+        ]
+        return functools.reduce(jnp.add, terms)
+
+    def native(x: jax.Array, place: jax.Array, cotangent: jax.Array) -> jax.Array:
+        del place
+        return jax.vjp(_native_largest(window, stride, pads), x)[1](cotangent)[0]
+
+    return (lax.platform_dependent(*kept, cotangent, cpu=slices, default=native),)
 
 
 _largest.defvjp(_largest_forward, _largest_back)
@@ -140,23 +178,56 @@ _largest.defvjp(_largest_forward, _largest_back)
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 def _total(x: jax.Array, size: tuple[int, int], window: int, stride: int, pads: Pads) -> jax.Array:
     del size
-    return functools.reduce(jnp.add, _entries(x, window, stride, pads, 0.0))
+
+    def slices(x: jax.Array) -> jax.Array:
+        return functools.reduce(jnp.add, _entries(lax.optimization_barrier(x), window, stride, pads, 0.0))
+
+    return lax.platform_dependent(x, cpu=slices, default=_native_total(window, stride, pads))
+
+
+def _native_total(window: int, stride: int, pads: Pads) -> Callable[[jax.Array], jax.Array]:
+    return functools.partial(_native, window=window, stride=stride, pads=pads, neutral=0.0, joint=lax.add)
 
 
 def _total_back(
     size: tuple[int, int], window: int, stride: int, pads: Pads, kept: None, cotangent: jax.Array
 ) -> tuple[jax.Array]:
     del kept
-    return (functools.reduce(jnp.add, _spread(cotangent, size, window, stride, pads)),)
+
+    def slices(cotangent: jax.Array) -> jax.Array:
+        cotangent = lax.optimization_barrier(cotangent)
+        positions = _positions(size, window, stride, pads)
+        terms = [
+            part if (position >= 0).all() else jnp.where(position[:, :, None] >= 0, part, 0)
+            for part, position in zip(_spread(cotangent, size, window, stride, pads), positions, strict=True)
+        ]
+        return functools.reduce(jnp.add, terms)
+
+    def native(cotangent: jax.Array) -> jax.Array:
+        shape = jax.ShapeDtypeStruct((len(cotangent), *size, cotangent.shape[3]), cotangent.dtype)
+        return jax.linear_transpose(_native_total(window, stride, pads), shape)(cotangent)[0]
+
+    return (lax.platform_dependent(cotangent, cpu=slices, default=native),)
 
 
 _total.defvjp(lambda x, *how: (_total(x, *how), None), _total_back)
 
 
+def _positions(size: tuple[int, int], window: int, stride: int, pads: Pads) -> list[np.ndarray]:
+    """Where each position of the image lies in the windows that `_spread` gives, counted by rows; -1 outside."""
+    down, across = ((np.arange(length) + low) % stride for length, (low, _) in zip(size, pads, strict=True))
+    found = []
+    for up, left in itertools.product(range(-(-window // stride)), repeat=2):
+        rows, columns = down[:, None] + stride * up, across + stride * left
+        found.append(np.where((rows < window) & (columns < window), rows * window + columns, -1))
+    return found
+
+
 def _spread(values: jax.Array, size: tuple[int, int], window: int, stride: int, pads: Pads) -> list[jax.Array]:
     """The values of windows for each position of the image that they see: (batch, *size, channels) each.
 
-    So many as windows may see one position; zeros where there is none.
+    So many as windows may see one position. Zeros where there is no window; where the window ends before the position,
+    which `_positions` tells, what it has all the same.
     """
     (above, _), (beside, _) = pads
     # Position p of the padded image lies in window p // stride, and in some before it.
@@ -171,10 +242,7 @@ def _spread(values: jax.Array, size: tuple[int, int], window: int, stride: int, 
         batch, *_, channels = part.shape
         each = jnp.broadcast_to(part, (batch, rows, stride, columns, stride, channels))
         each = each.reshape(batch, rows * stride, columns * stride, channels)
-        each = each[:, above : above + size[0], beside : beside + size[1]]
-        down, across = ((np.arange(n) + low) % stride for n, low in zip(size, (above, beside), strict=True))
-        long_enough = np.logical_and.outer(down + stride * up < window, across + stride * left < window)
-        return each if long_enough.all() else jnp.where(long_enough[:, :, None], each, 0)
+        return each[:, above : above + size[0], beside : beside + size[1]]
 
     return [seen(*before) for before in itertools.product(range(most), repeat=2)]
 

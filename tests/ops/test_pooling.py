@@ -1,5 +1,8 @@
 """Pooling against its definition, window by window."""
 
+import collections
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,10 +47,21 @@ def test_values_and_gradients(pool, size, window, stride):
     np.testing.assert_allclose(pull_back(weights)[0], expected_gradient, rtol=1e-5, atol=1e-6)
 
 
-def test_a_full_tie_shares_the_gradient_equally_and_nan_shows():
-    for window in (2, 3):
-        gradient = jax.grad(lambda x, window=window: max_pool(x, window, window).sum())(jnp.ones((1, 6, 6, 1)))
-        np.testing.assert_allclose(gradient, 1 / window**2, rtol=1e-6)
+def xlas_maximum(x, window, stride):
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, window, window, 1), (1, stride, stride, 1), "VALID")
+
+
+@pytest.mark.parametrize(("window", "stride"), [(2, 2), (3, 1), (3, 2), (2, 3)])
+def test_the_first_of_equal_entries_takes_the_gradient(window, stride):
+    # Few different numbers: most windows hold their maximum several times.
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 3, (2, 9, 8, 3)), jnp.float32)
+    ours, xlas = (
+        jax.grad(lambda x, pool=pool: (pool(x, window, stride) ** 2).sum())(x) for pool in (max_pool, xlas_maximum)
+    )
+    np.testing.assert_array_equal(ours, xlas)
+
+
+def test_nan_shows():
     assert np.isnan(max_pool(jnp.array([1.0, jnp.nan, 2.0, 3.0]).reshape(1, 2, 2, 1), 2, 2)).all()
 
 
@@ -166,28 +180,46 @@ def test_gradients_of_runs_ask_for_no_equality_with_the_result():
     assert "= eq " in str(jax.make_jaxpr(jax.grad(lambda x: jnp.maximum(x[:, 1:], x[:, :-1]).sum()))(x))
 
 
-def test_windows_compare_with_the_very_numbers_that_they_took():
-    """Rounded otherwise in the backward pass, an entry would equal no maximum, and its gradient would be lost."""
-    random = np.random.default_rng(0)
-    x, scale = (jnp.asarray(random.normal(size=shape), jnp.float32) for shape in ((4, 33, 33, 16), (16,)))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_gradient_is_lost_behind_a_normalisation(dtype):
+    """Rounded otherwise in the backward pass, an entry equals no maximum: gradients may not ask for that."""
+    with jax.enable_x64(dtype == "float64"):
+        random = np.random.default_rng(0)
+        x, scale = (jnp.asarray(random.normal(size=shape), dtype) for shape in ((4, 33, 33, 16), (16,)))
 
-    def loss(offset):
-        normalised = (x - x.mean((0, 1, 2))) * (jax.lax.rsqrt(x.var((0, 1, 2)) + 1e-5) * scale) + offset
-        return max_pool(normalised, 3, 2).sum()
+        def loss(offset):
+            normalised = (x - x.mean((0, 1, 2))) * (jax.lax.rsqrt(x.var((0, 1, 2)) + 1e-5) * scale) + offset
+            return max_pool(normalised, 3, 2).sum()
 
-    gradient = jax.grad(loss)
-    np.testing.assert_allclose(jax.jit(gradient)(jnp.zeros(16)), 4 * 16 * 16, rtol=1e-6)
-    before = str(jax.make_jaxpr(gradient)(jnp.zeros(16))).partition("= eq ")[0]
-    assert "optimization_barrier" in before
+        np.testing.assert_allclose(jax.jit(jax.grad(loss))(jnp.zeros(16, dtype)), 4 * 16 * 16, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("pool", "start", "joint"), [(max_pool, -jnp.inf, jax.lax.max), (sum_pool, 0.0, jax.lax.add)])
+def test_pools_are_xlas_own_on_accelerators(pool, start, joint):
+    def xlas(x):
+        pads = ((0, 0), (1, 1), (1, 1), (0, 0))
+        return jax.lax.reduce_window(x, start, joint, (1, 3, 3, 1), (1, 2, 2, 1), pads)
+
+    def operations(pool, platform):
+        step = jax.jit(jax.value_and_grad(lambda x: (pool(x) ** 2).sum()))
+        exported = jax.export.export(step, platforms=[platform])(jax.ShapeDtypeStruct((2, 9, 9, 4), jnp.float32))
+        found = re.findall(r"stablehlo\.\w+", exported.mlir_module())
+        # A platform's branch is a case of one.
+        aside = ("case", "return", "constant", "broadcast_in_dim")
+        return collections.Counter(each for each in found if not each.endswith(aside))
+
+    def ours(x):
+        return pool(x, 3, 2, 1)
+
+    for platform in ("tpu", "cuda"):
+        assert operations(ours, platform) == operations(xlas, platform)
+    assert "stablehlo.reduce_window" not in operations(ours, "cpu")
 
 
 def test_second_derivatives_of_a_maximum():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 7, 7, 3)), jnp.float32)
 
     def squared_slope(pool):
-        return jax.grad(lambda x: (jax.grad(lambda x: (pool(x) ** 3).sum())(x) ** 2).sum())(x)
+        return jax.grad(lambda x: (jax.grad(lambda x: (pool(x, 3, 2) ** 3).sum())(x) ** 2).sum())(x)
 
-    def xlas(x):
-        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
-
-    np.testing.assert_allclose(squared_slope(lambda x: max_pool(x, 3, 2)), squared_slope(xlas), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(squared_slope(max_pool), squared_slope(xlas_maximum), rtol=1e-5, atol=1e-5)
