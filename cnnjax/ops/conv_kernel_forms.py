@@ -90,7 +90,8 @@ def kernel_by_columns(images: jax.Array, gradient: jax.Array, geometry: Geometry
 
     def terms(row: jax.Array, column: jax.Array, chosen: range) -> jax.Array:
         size = (len(padded), down * (geometry.outputs[0] - 1) + 1, right * (chosen[-1] - chosen[0]) + 1, features)
-        seen = lax.dynamic_slice(padded, (0, row, column + right * chosen[0], 0), size)
+        first = jnp.zeros_like(row)  # a plain 0 would be of another type where 64 bits are on
+        seen = lax.dynamic_slice(padded, (first, row, column + right * chosen[0], first), size)
         of_these = lax.slice_in_dim(gradient, chosen.start, chosen.stop, chosen.step, axis=2)
         return lax.slice(seen, (0, 0, 0, 0), size, (1, down, right * chosen.step, 1)) * of_these
 

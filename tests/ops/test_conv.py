@@ -101,6 +101,16 @@ def test_a_form_computes_what_xlas_own_does(case, form):
     compare(gradients, case, form)
 
 
+@pytest.mark.parametrize(("case", "form"), cases_and_forms())
+def test_a_form_takes_64_bits(case, form):
+    images, kernel, convolution = operands(case, dtype=np.float64)
+    with jax.enable_x64(True):
+        traced = jax.eval_shape(
+            functools.partial(gradients, functools.partial(convolution, lowering=form)), images, kernel
+        )
+    assert {each.dtype for each in jax.tree.leaves(traced)} == {np.dtype(np.float64)}
+
+
 @pytest.mark.parametrize(
     ("case", "form"),
     [
