@@ -18,10 +18,19 @@ from cnnjax.ops.conv_geometry import Geometry, Map
 from cnnjax.ops.conv_table import TABLE, Case, case_of, similar
 from cnnjax.ops.onednn import Library, compiler_options
 
-# One of each kind of convolution that the architectures have; U-Net's are VGG's, on larger maps.
+# One of each kind of convolution that the architectures have.
 NETWORKS = (
-    *("lenet5_modern", "cifar_resnet20", "alexnet", "vgg16", "googlenet", "resnet18", "resnet50", "se_resnet50"),
-    *("resnext50_32x4d", "densenet121", "inception_v3", "xception", "mobilenet_v1", "efficientnet_b0"),
+    *("lenet5_modern", "simple_cnn", "cifar_resnet20", "alexnet", "vgg16", "googlenet", "resnet18", "resnet50"),
+    *(
+        "se_resnet50",
+        "resnext50_32x4d",
+        "densenet121",
+        "inception_v3",
+        "xception",
+        "mobilenet_v1",
+        "efficientnet_b0",
+        "unet",
+    ),
 )
 _PIXELS = 224 * 224
 # Images of fewer pixels are trained on in large batches too.
@@ -82,10 +91,22 @@ def _in_jaxpr(jaxpr: Any) -> Iterator[Convolution]:
                 groups=equation.params["feature_group_count"],
             )
             yield Convolution(geometry, images[0], images[3], kernel[3])
+        elif equation.primitive.name == "conv_general_dilated":
+            yield _transposed(equation)
         for inner in jax.tree.leaves(list(equation.params.values())):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):
                 yield from _in_jaxpr(inner)
+
+
+def _transposed(equation: Any) -> Convolution:
+    """What the transposed convolution of an equation is the gradient by the images of."""
+    gradient, kernel = (each.aval.shape for each in equation.invars)
+    batch, *size, channels = equation.outvars[0].aval.shape
+    _, _, *spatial = equation.params["dimension_numbers"].rhs_spec
+    window = (kernel[spatial[0]], kernel[spatial[1]])
+    strides = equation.params["lhs_dilation"]
+    return Convolution(Geometry(tuple(size), window, strides, ((0, 0), (0, 0)), 1), batch, channels, gradient[3])
 
 
 def measure(convolution: Convolution, which: Map, rounds: int, library: Library) -> dict[str, float]:

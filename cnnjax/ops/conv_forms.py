@@ -10,6 +10,7 @@ import jax
 from cnnjax.ops.conv_forward_forms import (
     by_phases,
     in_blocks,
+    input_by_tiles,
     input_by_winograd,
     native,
     native_by_input,
@@ -18,12 +19,13 @@ from cnnjax.ops.conv_forward_forms import (
     sum_of_shifts,
     winograd,
 )
-from cnnjax.ops.conv_geometry import Form, Geometry, Map
+from cnnjax.ops.conv_geometry import Form, Geometry, Map, lie_side_by_side
 from cnnjax.ops.conv_kernel_forms import (
     kernel_by_columns,
     kernel_by_images,
     kernel_by_patches,
     kernel_by_pieces,
+    kernel_by_strips,
     kernel_by_taps,
     kernel_by_winograd,
     kernel_in_blocks,
@@ -31,6 +33,8 @@ from cnnjax.ops.conv_kernel_forms import (
 )
 
 _WIDTHS = (16, 32)
+# Channels too few for a machine's vectors.
+_FEW = 16
 
 FORMS: dict[Map, dict[str, Form]] = {
     "forward": {
@@ -44,6 +48,7 @@ FORMS: dict[Map, dict[str, Form]] = {
     "by_input": {
         "native": native_by_input,
         "phases": by_phases(native),
+        "tiles": input_by_tiles,
         "taps": by_phases(products_of_taps),
         "patches": by_phases(product_of_patches),
         "winograd": input_by_winograd,
@@ -55,6 +60,7 @@ FORMS: dict[Map, dict[str, Form]] = {
         "pieces": kernel_by_pieces,
         "taps": kernel_by_taps,
         "patches": kernel_by_patches,
+        "strips": kernel_by_strips,
         "winograd": kernel_by_winograd,
         "columns": kernel_by_columns,
         "images": kernel_by_images,
@@ -73,6 +79,8 @@ def admitted(geometry: Geometry, channels: int, features: int) -> set[str]:
             names.add("taps")
         if geometry.window != (1, 1):
             names.add("patches")
+            names |= {"strips"} if channels <= _FEW else set()
+            names |= {"tiles"} if lie_side_by_side(geometry) else set()
         if geometry.window == (3, 3) and geometry.strides == (1, 1):
             names.add("winograd")
     elif geometry.groups == channels and features % channels == 0:

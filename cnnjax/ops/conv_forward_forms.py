@@ -107,6 +107,17 @@ def turned(kernel: jax.Array, groups: int) -> jax.Array:
     return exchanged.reshape(*exchanged.shape[:3], -1)
 
 
+def input_by_tiles(gradient: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """One matrix product, whose rows are what each output gives to all that its window saw.
+
+    For one group and windows that lie side by side.
+    """
+    (rows, columns), (down, across), channels = geometry.outputs, geometry.window, kernel.shape[2]
+    tiles = jnp.dot(gradient, kernel.reshape(-1, kernel.shape[3]).T)
+    parted = tiles.reshape(-1, rows, columns, down, across, channels).transpose(0, 1, 3, 2, 4, 5)
+    return parted.reshape(-1, *geometry.size, channels)
+
+
 def by_phases(form: Form) -> Form:
     """The gradient by the images with a form of the forward map, at stride 1, for each phase of the strides.
 

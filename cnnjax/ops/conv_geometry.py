@@ -34,6 +34,15 @@ class Geometry:
         return height, width
 
 
+def lie_side_by_side(geometry: Geometry) -> bool:
+    """Whether each position of the images belongs to exactly one window."""
+    axes = zip(geometry.size, geometry.window, geometry.outputs, geometry.strides, geometry.padding, strict=True)
+    return all(
+        pads == (0, 0) and size == window * outputs and (stride == window or outputs == 1)
+        for size, window, outputs, stride, pads in axes
+    )
+
+
 class Form(Protocol):
     """One of the maps, of two arrays."""
 

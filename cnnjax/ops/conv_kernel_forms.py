@@ -11,6 +11,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from cnnjax.ops.conv_forward_forms import native
@@ -45,6 +46,32 @@ def kernel_by_patches(images: jax.Array, gradient: jax.Array, geometry: Geometry
     patches = patches_of(images, geometry)
     product = _sum_of_products(patches.reshape(*patches.shape[:3], -1), gradient)
     return product.reshape(*geometry.window, images.shape[-1], gradient.shape[-1])
+
+
+_STRIP = 4
+
+
+def kernel_by_strips(images: jax.Array, gradient: jax.Array, geometry: Geometry) -> jax.Array:
+    """One matrix product: what a few neighbouring outputs see together, times all their gradients.
+
+    Of the products, those of an output and what its own window saw are added up; the rest is wasted, but those of one
+    output would be too narrow for a machine. For one group and few channels.
+    """
+    (above_below, (left, right)), stride = geometry.padding, geometry.strides[1]
+    lacking = -geometry.outputs[1] % _STRIP
+    whole = dataclasses.replace(geometry, padding=(above_below, (left, right + stride * lacking)))
+    padded, (rows, columns), (down, across) = padded_images(images, whole), whole.outputs, whole.window
+    if lacking:
+        gradient = jnp.pad(gradient, ((0, 0), (0, 0), (0, lacking), (0, 0)))
+    width, step = stride * (_STRIP - 1) + across, stride * _STRIP
+    strips = jnp.stack([padded[:, :, first : first + width] for first in range(0, step * columns // _STRIP, step)], 2)
+    channels, features = images.shape[3], gradient.shape[3]
+    last = geometry.strides[0] * (rows - 1) + 1
+    seen = [strips[:, row : row + last : geometry.strides[0]].reshape(-1, width * channels) for row in range(down)]
+    product = _sum_of_products(jnp.concatenate(seen, 1), gradient.reshape(-1, _STRIP * features))
+    product = lax.optimization_barrier(product.reshape(down, width, channels, _STRIP, features))
+    each = np.arange(_STRIP)
+    return jnp.stack([product[:, stride * each + column, :, each].sum(0) for column in range(across)], 1)
 
 
 _PIECES = 8

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from cnnjax.ops.conv_forms import admitted
-from cnnjax.ops.conv_geometry import Geometry, Map
+from cnnjax.ops.conv_geometry import Geometry, Map, lie_side_by_side
 from cnnjax.ops.onednn import Library
 
 TABLE = Path(__file__).with_suffix(".json")
 
-Kind = Literal["pointwise", "depthwise", "grouped", "dense"]
+Kind = Literal["pointwise", "depthwise", "grouped", "tiled", "dense"]
 
 
 class Case(NamedTuple):
@@ -43,6 +43,8 @@ def case_of(geometry: Geometry, batch: int, channels: int, features: int) -> Cas
         kind = "grouped"
     elif geometry.window == (1, 1):
         kind = "pointwise"
+    elif lie_side_by_side(geometry):
+        kind = "tiled"
     return Case(
         kind,
         geometry.strides != (1, 1),
