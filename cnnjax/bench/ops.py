@@ -21,16 +21,8 @@ from cnnjax.ops.onednn import Library, compiler_options
 # One of each kind of convolution that the architectures have.
 NETWORKS = (
     *("lenet5_modern", "simple_cnn", "cifar_resnet20", "alexnet", "vgg16", "googlenet", "resnet18", "resnet50"),
-    *(
-        "se_resnet50",
-        "resnext50_32x4d",
-        "densenet121",
-        "inception_v3",
-        "xception",
-        "mobilenet_v1",
-        "efficientnet_b0",
-        "unet",
-    ),
+    *("se_resnet50", "resnext50_32x4d", "densenet121", "inception_v3", "xception", "mobilenet_v1", "efficientnet_b0"),
+    "unet",
 )
 _PIXELS = 224 * 224
 # Images of fewer pixels are trained on in large batches too.
