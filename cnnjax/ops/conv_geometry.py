@@ -72,10 +72,16 @@ def taps_of(geometry: Geometry) -> list[Pair]:
 
 def patches_of(images: jax.Array, geometry: Geometry) -> jax.Array:
     """(batch, rows, columns, positions of the window, channels)."""
+    (down, across), (rows, columns), (stride_down, stride) = geometry.window, geometry.outputs, geometry.strides
     padded = padded_images(images, geometry)
     if geometry.window == (1, 1):
         return seen_by(padded, 0, 0, geometry)[..., None, :]
-    return jnp.stack([seen_by(padded, *tap, geometry) for tap in taps_of(geometry)], 3)
+    # Along one axis, then along the other: fewer parts to compile than positions.
+    for axis, size, count, step in ((2, across, columns, stride), (1, down, rows, stride_down)):
+        last = step * (count - 1) + 1
+        parts = [lax.slice_in_dim(padded, first, first + last, step, axis) for first in range(size)]
+        padded = jnp.concatenate(parts, 3)
+    return padded.reshape(*padded.shape[:3], down * across, -1)
 
 
 def groups_of_a_block(channels: int, groups: int, width: int) -> int:
