@@ -118,7 +118,7 @@ def _draw(rows: Sequence[Row], path: Path) -> None:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.set_yticks(range(len(rows)), [row["network"] for row in rows], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.4, -0.6)  # downwards
     axes.tick_params(axis="x", labelsize=8)
     axes.set_xlabel("images per second, ours by theirs", fontsize=8)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
