@@ -39,7 +39,7 @@ MEMBERS = {
 # Members in which each way of writing convolutions on a CPU has its place; ours is the measured choice among them.
 FORMS = {
     "torchvision/resnet18": ("native", "phases", "pieces", "taps", "patches", "winograd"),
-    "pytorchcv/alexnet": ("taps", "patches"),
+    "pytorchcv/alexnet": ("taps", "patches", "strips"),
     "torchvision/resnext50_32x4d": ("native", "blocks16", "blocks32"),
     "timm/mobilenetv1_100": ("native", "shifts", "columns"),
 }
