@@ -134,21 +134,25 @@ def _native_largest(window: int, stride: int, pads: Pads) -> Callable[[jax.Array
 _Kept = tuple[jax.Array, jax.Array]
 
 
+def _place_dtype(x: jax.Array, window: int) -> np.dtype:
+    # Numbers as wide as the image's are computed along with them; but bfloat16 has no 257.
+    return np.dtype(x.dtype if window**2 <= 256 else np.int32)
+
+
 def _largest_forward(x: jax.Array, window: int, stride: int, pads: Pads) -> tuple[jax.Array, _Kept]:
     """The largest value of each window, and where on a CPU it lies: the position in the window, counted by rows."""
 
     def slices(x: jax.Array) -> _Kept:
         largest, *others = _entries(lax.optimization_barrier(x), window, stride, pads, -jnp.inf)
-        # Numbers as wide as the image's are computed along with them.
-        place = jnp.zeros_like(largest)
+        place = jnp.zeros(largest.shape, _place_dtype(x, window))
         for number, entry in enumerate(others, 1):
-            place = jnp.where(entry > largest, jnp.asarray(number, x.dtype), place)
+            place = jnp.where(entry > largest, jnp.asarray(number, place.dtype), place)
             largest = jnp.maximum(largest, entry)
         return lax.optimization_barrier((largest, place))
 
     def native(x: jax.Array) -> _Kept:
         largest = _native_largest(window, stride, pads)(x)
-        return largest, jnp.zeros_like(largest)
+        return largest, jnp.zeros(largest.shape, _place_dtype(x, window))
 
     largest, place = lax.platform_dependent(x, cpu=slices, default=native)
     return largest, (x, place)
@@ -160,7 +164,7 @@ def _largest_back(window: int, stride: int, pads: Pads, kept: _Kept, cotangent: 
         place, cotangent = lax.optimization_barrier((place, cotangent))
         parts, places = (_spread(each, size, window, stride, pads) for each in (cotangent, place))
         terms = [
-            jnp.where(where == jnp.asarray(position, x.dtype)[:, :, None], part, 0)
+            jnp.where(where == jnp.asarray(position, place.dtype)[:, :, None], part, 0)
             for where, part, position in zip(places, parts, _positions(size, window, stride, pads), strict=True)
         ]
         return functools.reduce(jnp.add, terms)
