@@ -98,7 +98,9 @@ def _transposed(equation: Any) -> Convolution:
     _, _, *spatial = equation.params["dimension_numbers"].rhs_spec
     window = (kernel[spatial[0]], kernel[spatial[1]])
     strides = equation.params["lhs_dilation"]
-    return Convolution(Geometry(tuple(size), window, strides, ((0, 0), (0, 0)), 1), batch, channels, gradient[3])
+    geometry = Geometry(tuple(size), window, strides, ((0, 0), (0, 0)), 1)
+    assert geometry.outputs == gradient[1:3], "transposed convolutions have no padding"
+    return Convolution(geometry, batch, channels, gradient[3])
 
 
 def measure(convolution: Convolution, which: Map, rounds: int, library: Library) -> dict[str, float]:

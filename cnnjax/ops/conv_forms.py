@@ -79,8 +79,10 @@ def admitted(geometry: Geometry, channels: int, features: int) -> set[str]:
             names.add("taps")
         if geometry.window != (1, 1):
             names.add("patches")
-            names |= {"strips"} if channels <= _FEW else set()
-            names |= {"tiles"} if lie_side_by_side(geometry) else set()
+            if channels <= _FEW:
+                names.add("strips")
+            if lie_side_by_side(geometry):
+                names.add("tiles")
         if geometry.window == (3, 3) and geometry.strides == (1, 1):
             names.add("winograd")
     elif geometry.groups == channels and features % channels == 0:

@@ -24,6 +24,10 @@ PLAIN = ((1, 1), ((1, 1), (1, 1)))
         (Geometry((8, 8), (3, 3), *PLAIN, 4), 4, 8, "depthwise"),
         (Geometry((8, 8), (3, 3), *PLAIN, 2), 4, 8, "grouped"),
         (Geometry((8, 8), (3, 3), *PLAIN, 1), 1, 8, "dense"),
+        (Geometry((16, 16), (2, 2), (2, 2), ((0, 0), (0, 0)), 1), 4, 8, "tiled"),
+        (Geometry((17, 16), (2, 2), (2, 2), ((0, 0), (0, 0)), 1), 4, 8, "dense"),
+        (Geometry((9, 9), (2, 2), (1, 1), ((0, 0), (0, 0)), 1), 4, 8, "dense"),
+        (Geometry((14, 14), (2, 2), (2, 2), ((1, 1), (1, 1)), 1), 4, 8, "dense"),
     ],
 )
 def test_the_kind_of_a_convolution(geometry, channels, features, kind):
