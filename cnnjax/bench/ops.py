@@ -5,6 +5,7 @@ import json
 import math
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -30,8 +31,11 @@ _SMALL_PIXELS, _LARGE_BATCH = 64 * 64, 16
 MAPS: tuple[Map, ...] = ("forward", "by_input", "by_kernel")
 # A form has to be that much faster than one that a row of the table stands for already.
 WORTH = 1.05
-# These are many operations each, which take long to compile: they have to be that much faster than any other.
-LONG: dict[str, float] = {"winograd": 1.3, "pieces": 1.3}
+# XLA takes some 25 ms to compile an operation, and these are many: they have to be that much faster than any other.
+LONG: dict[str, float] = {"pieces": 1.3, "patches": 1.15}
+# Winograd's are so many that it has to be faster by this over the number of a network's different convolutions: of few,
+# they would take half as long again to compile.
+WINOGRAD = 22.0
 # What took that many times as long as another form in its first turn takes no second one.
 HOPELESS = 4.0
 _LARGE = 2048
@@ -179,10 +183,6 @@ def measure_peak(library: Library, rounds: int) -> float:
     return 2 * _LARGE**3 / statistics.median(seconds)
 
 
-def _cost(name: str, measured: Sequence[dict[str, float]]) -> float:
-    return LONG.get(name, 1.0) * sum(seconds.get(name, math.inf) for seconds in measured)
-
-
 def write_table(rows: Sequence[dict[str, Any]], library: Library) -> int:
     """Writes the table by which convolutions are lowered; keeps the rows that the others do not foretell.
 
@@ -192,13 +192,19 @@ def write_table(rows: Sequence[dict[str, Any]], library: Library) -> int:
         How many rows it has.
     """
     # Windows of 1x7 and 7x1 are one case.
-    alike: dict[tuple[Map, Case], list[dict[str, float]]] = {}
+    alike: dict[tuple[Map, Case], list[dict[str, Any]]] = {}
     for row in rows:
-        alike.setdefault((row["map"], Case(**row["case"])), []).append(row["seconds"])
-    summed = [
-        (which, case, {name: _cost(name, measured) for name in measured[0]})
-        for (which, case), measured in alike.items()
-    ]
+        alike.setdefault((row["map"], Case(**row["case"])), []).append(row)
+    cases = {(name, case) for (_, case), measured in alike.items() for name in _networks(measured)}
+    different = Counter(name for name, _ in cases)
+    summed = []
+    for (which, case), measured in alike.items():
+        long = {**LONG, "winograd": 1 + WINOGRAD / min(different[name] for name in _networks(measured))}
+        cost = {
+            name: long.get(name, 1.0) * sum(row["seconds"].get(name, math.inf) for row in measured)
+            for name in measured[0]["seconds"]
+        }
+        summed.append((which, case, cost))
     # The costliest first: they matter most, and stand for the others.
     summed.sort(key=lambda row: -min(row[2].values()))
     kept: dict[str, list[tuple[Case, str]]] = {which: [] for which in MAPS}
@@ -220,6 +226,10 @@ def write_table(rows: Sequence[dict[str, Any]], library: Library) -> int:
     tables[library] = {"jax": jax.__version__, "rows": found}
     TABLE.write_text(f"{{{_lines(tables)}}}\n", encoding="utf-8")
     return len(found)
+
+
+def _networks(rows: Iterable[dict[str, Any]]) -> set[str]:
+    return {name for row in rows for name in row["networks"]}
 
 
 def _lines(tables: dict[str, Any]) -> str:

@@ -177,8 +177,8 @@ def _lower(
         name = choose(library_of(lowering), which, geometry, one.shape[0], channels, features)
     else:
         name = lowering if lowering in forms and lowering in admitted(geometry, channels, features) else "native"
-    # By the kernel, XLA's own begins with both arrays transposed: not along with all that leads to them.
-    if name == "native" and which != "by_kernel":
+    # A gradient waits for both its arrays: made along with all that leads to them, more of it is alive at once.
+    if name == "native" and which == "forward":
         return native(one, other)
 
     def form(one: jax.Array, other: jax.Array) -> jax.Array:

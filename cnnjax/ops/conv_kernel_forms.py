@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from cnnjax.ops.conv_forward_forms import native
-from cnnjax.ops.conv_geometry import Form, Geometry, groups_of_a_block, padded_images, patches_of, seen_by, taps_of
+from cnnjax.ops.conv_geometry import Form, Geometry, groups_of_a_block, padded_images, patches_of, seen_by
 from cnnjax.ops.winograd import kernel_gradient_3x3
 
 
@@ -28,10 +28,22 @@ def native_by_kernel(images: jax.Array, gradient: jax.Array, geometry: Geometry)
 
 
 def kernel_by_taps(images: jax.Array, gradient: jax.Array, geometry: Geometry) -> jax.Array:
-    """One matrix product for each position of the window. For one group."""
-    padded = padded_images(images, geometry)
-    products = [_sum_of_products(seen_by(padded, *tap, geometry), gradient) for tap in taps_of(geometry)]
-    return jnp.stack(products).reshape(*geometry.window, images.shape[-1], gradient.shape[-1])
+    """One matrix product for each position of the window, in turns. For one group."""
+    if geometry.window == (1, 1):
+        product = _sum_of_products(seen_by(padded_images(images, geometry), 0, 0, geometry), gradient)
+        return product[None, None]
+    padded, (rows, columns), (down, right) = padded_images(images, geometry), geometry.outputs, geometry.strides
+    size = (padded.shape[0], down * (rows - 1) + 1, right * (columns - 1) + 1, padded.shape[3])
+
+    def one(tap: tuple[jax.Array, jax.Array]) -> jax.Array:
+        first = jnp.zeros_like(tap[0])  # a plain 0 would be of another type where 64 bits are on
+        seen = lax.dynamic_slice(padded, (first, *tap, first), size)
+        return _sum_of_products(lax.slice(seen, (0, 0, 0, 0), size, (1, down, right, 1)), gradient)
+
+    # In turns: what one position saw is as large as the images, and compiled once.
+    tap_rows, tap_columns = jnp.indices(geometry.window, jnp.int32)
+    products = lax.map(one, (tap_rows.ravel(), tap_columns.ravel()))
+    return products.reshape(*geometry.window, images.shape[-1], gradient.shape[-1])
 
 
 def _sum_of_products(one: jax.Array, other: jax.Array) -> jax.Array:
@@ -57,17 +69,19 @@ def kernel_by_strips(images: jax.Array, gradient: jax.Array, geometry: Geometry)
     Of the products, those of an output and what its own window saw are added up; the rest is wasted, but those of one
     output would be too narrow for a machine. For one group and few channels.
     """
-    (above_below, (left, right)), stride = geometry.padding, geometry.strides[1]
-    lacking = -geometry.outputs[1] % _STRIP
-    whole = dataclasses.replace(geometry, padding=(above_below, (left, right + stride * lacking)))
-    padded, (rows, columns), (down, across) = padded_images(images, whole), whole.outputs, whole.window
-    if lacking:
-        gradient = jnp.pad(gradient, ((0, 0), (0, 0), (0, lacking), (0, 0)))
+    (above_below, (left, _)), (down, across), stride = geometry.padding, geometry.window, geometry.strides[1]
+    rows, columns = geometry.outputs
+    strips, channels, features = -(-columns // _STRIP), images.shape[3], gradient.shape[3]
     width, step = stride * (_STRIP - 1) + across, stride * _STRIP
-    strips = jnp.stack([padded[:, :, first : first + width] for first in range(0, step * columns // _STRIP, step)], 2)
-    channels, features = images.shape[3], gradient.shape[3]
+    # A strip is what it does not share with the next, then the beginning of the next.
+    parts = -(-width // step)
+    right = step * (strips + parts - 1) - left - geometry.size[1]
+    padded = padded_images(images, dataclasses.replace(geometry, padding=(above_below, (left, right))))
+    apart = padded.reshape(*padded.shape[:2], -1, step, channels)
+    together = jnp.concatenate([apart[:, :, part : part + strips, : width - part * step] for part in range(parts)], 3)
     last = geometry.strides[0] * (rows - 1) + 1
-    seen = [strips[:, row : row + last : geometry.strides[0]].reshape(-1, width * channels) for row in range(down)]
+    seen = [together[:, row : row + last : geometry.strides[0]].reshape(-1, width * channels) for row in range(down)]
+    gradient = jnp.pad(gradient, ((0, 0), (0, 0), (0, strips * _STRIP - columns), (0, 0)))
     product = _sum_of_products(jnp.concatenate(seen, 1), gradient.reshape(-1, _STRIP * features))
     product = lax.optimization_barrier(product.reshape(down, width, channels, _STRIP, features))
     each = np.arange(_STRIP)

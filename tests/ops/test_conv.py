@@ -190,3 +190,25 @@ def test_half_precision_is_xlas_own():
 
 def test_every_form_can_be_asked_for():
     assert {"auto", "xla", "onednn", "native", *FORM_NAMES} == set(typing.get_args(ConvLowering))
+
+
+@pytest.mark.parametrize("form", ["taps", "strips"])
+def test_a_gradient_by_the_kernel_is_written_as_briefly_for_large_images(form):
+    """Compiled in a time that does not grow with the images."""
+
+    def operations(size):
+        geometry = Geometry((size, size), (3, 3), (1, 1), ((1, 1), (1, 1)), 1)
+        images, gradient = (jnp.zeros((2, size, size, channels)) for channels in (3, 8))
+        traced = jax.make_jaxpr(functools.partial(FORMS["by_kernel"][form], geometry=geometry))(images, gradient)
+        return len(traced.eqns)
+
+    assert operations(64) == operations(16)
+
+
+def test_what_each_position_of_the_window_saw_is_not_kept_at_once():
+    """One copy of the images after the other, not nine together."""
+    geometry = Geometry((64, 64), (3, 3), (1, 1), ((1, 1), (1, 1)), 1)
+    images = jax.ShapeDtypeStruct((2, 64, 64, 64), jnp.float32)
+    run = jax.jit(functools.partial(FORMS["by_kernel"]["taps"], geometry=geometry))
+    needed = run.lower(images, images).compile().memory_analysis().temp_size_in_bytes
+    assert needed < 4 * images.size * 4

@@ -97,8 +97,8 @@ def written(tmp_path, monkeypatch):
     return write
 
 
-def measured(which, case, **seconds):
-    return {"map": which, "case": case._asdict(), "networks": ["some"], "seconds": seconds}
+def measured(which, case, network="some", **seconds):
+    return {"map": which, "case": case._asdict(), "networks": [network], "seconds": seconds}
 
 
 def test_the_table_stands_for_all_that_was_measured(written):
@@ -127,11 +127,23 @@ def test_windows_of_equal_size_are_one_case(written):
 
 def test_what_takes_long_to_compile_has_to_be_much_faster(written):
     rows = [
-        measured("forward", BASE._replace(channels=8), native=1.2, winograd=1.0),
-        measured("forward", BASE._replace(channels=800), native=1.5, winograd=1.0),
+        measured("by_kernel", BASE._replace(channels=8), native=1.2, pieces=1.0),
+        measured("by_kernel", BASE._replace(channels=800), native=1.5, pieces=1.0),
     ]
     table = written(rows)
-    assert [similar(Case(**row["case"]), table) for row in rows] == ["native", "winograd"]
+    assert [similar(Case(**row["case"]), table) for row in rows] == ["native", "pieces"]
+
+
+def test_winograd_has_to_be_faster_the_fewer_convolutions_a_network_has(written):
+    """It is a larger part of what such a network takes to compile."""
+    few = [measured("forward", BASE._replace(channels=8, window=25), "small", native=2.0, winograd=1.0)]
+    many = [
+        measured("forward", BASE._replace(channels=64 + count), "large", native=1.5, winograd=1.0)
+        for count in range(60)
+    ]
+    table = written(few + many)
+    assert {similar(Case(**row["case"]), table) for row in many} == {"winograd"}
+    assert similar(Case(**few[0]["case"]), table) == "native"
 
 
 def test_what_each_kind_achieves_is_told_of_its_fastest_forms():
