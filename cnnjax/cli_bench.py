@@ -140,7 +140,7 @@ def models(
         str,
         typer.Option(
             help="Libraries to compare with, by commas: torchvision, timm, torch (plain modules for what they lack), "
-            "keras, flaxmodels, and native (ours with XLA's own convolutions)."
+            "keras, flax (of flaxmodels), and native (ours with XLA's own convolutions)."
         ),
     ] = "torchvision,timm,torch,keras,native",
     modes: Annotated[

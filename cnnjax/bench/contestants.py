@@ -48,7 +48,8 @@ def make_contestant(name: str, mode: Mode, batch: int, lowering: str) -> Contest
 
     Args:
         name: `cnnjax/NAME` with any name of `cnnjax.create_model`; `torchvision/NAME`, `timm/NAME` or `torch/NAME`,
-            with `+nhwc` behind it for the layout with the channels last; `keras/NAME` and `flaxmodels/NAME`, on JAX.
+            with `+nhwc` behind it for the layout with the channels last; `keras/NAME` and
+            `flax/NAME`, of flaxmodels, on JAX.
         lowering: how ours writes convolutions on a CPU.
     """
     library, _, model = name.partition("/")
@@ -62,9 +63,7 @@ def make_contestant(name: str, mode: Mode, batch: int, lowering: str) -> Contest
         step, facts = _ours(model, mode, batch, lowering)
     else:
         images, labels = _data(name, batch)
-        step = {"keras": _keras, "flaxmodels": _flaxmodels}.get(library, _torch(library, layout))(
-            model, mode, images, labels
-        )
+        step = {"keras": _keras, "flax": _flax}.get(library, _torch(library, layout))(model, mode, images, labels)
     built = time.perf_counter()
     step(1)
     facts |= {"build_seconds": built - start, "first_step_seconds": time.perf_counter() - built}
@@ -88,9 +87,9 @@ def input_shape(name: str) -> tuple[int, int, int]:
 
     library, _, model = name.partition("/")
     model = model.partition("+nhwc")[0]
-    if library == "flaxmodels":
+    if library == "flax":
         model = model.lower()
-    return get_variant(model if library in ("cnnjax", "torch", "flaxmodels") else f"{library}/{model}").input_shape
+    return get_variant(model if library in ("cnnjax", "torch", "flax") else f"{library}/{model}").input_shape
 
 
 def _data(name: str, batch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -234,7 +233,7 @@ def _keras(model: str, mode: Mode, images: np.ndarray, labels: np.ndarray) -> St
     return run
 
 
-def _flaxmodels(model: str, mode: Mode, images: np.ndarray, labels: np.ndarray) -> Step:
+def _flax(model: str, mode: Mode, images: np.ndarray, labels: np.ndarray) -> Step:
     import flaxmodels
     import jax
     import jax.numpy as jnp

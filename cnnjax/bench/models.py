@@ -21,14 +21,14 @@ NETWORKS = (
     *("inception_v3", "xception", "mobilenet_v1", "efficientnet_b0", "unet_same"),
 )
 TORCH = ("torchvision", "timm", "torch")
-JAX = ("keras", "flaxmodels", "native")
+JAX = ("keras", "flax", "native")
 LIBRARIES = (*TORCH, *JAX)
 # What a library has without our table of peers knowing it: Keras has the stride of a bottleneck in its first
 # convolution, the others are not compared number by number.
 _AKIN = {
-    "resnet18": ("flaxmodels/ResNet18",),
-    "resnet50": ("keras/ResNet50", "flaxmodels/ResNet50"),
-    "vgg16": ("flaxmodels/VGG16",),
+    "resnet18": ("flax/ResNet18",),
+    "resnet50": ("keras/ResNet50", "flax/ResNet50"),
+    "vgg16": ("flax/VGG16",),
     "unet_same": ("torch/unet_same",),
     "lenet5_modern": ("torch/lenet5_modern",),
 }

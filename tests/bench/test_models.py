@@ -12,7 +12,7 @@ from cnnjax.errors import ConfigError, RunError
 @pytest.mark.parametrize(
     ("name", "others"),
     [
-        ("resnet50", ["torchvision/resnet50", "timm/resnet50", "keras/ResNet50", "flaxmodels/ResNet50"]),
+        ("resnet50", ["torchvision/resnet50", "timm/resnet50", "keras/ResNet50", "flax/ResNet50"]),
         ("mobilenet_v1", ["timm/mobilenetv1_100", "keras/MobileNet"]),
         ("unet_same", ["torch/unet_same"]),
     ],
@@ -87,7 +87,7 @@ def test_the_report_holds_what_was_measured(tmp_path):
 def test_a_library_that_is_not_there_is_named():
     with pytest.raises(
         ConfigError,
-        match=r"^--peers: expected some of torchvision, timm, torch, keras, flaxmodels, native; got tinygrad$",
+        match=r"^--peers: expected some of torchvision, timm, torch, keras, flax, native; got tinygrad$",
     ):
         measure_models("lenet5", ["tinygrad"])
 
@@ -113,7 +113,7 @@ def test_a_contestant_that_fails_is_named(monkeypatch):
         (["--batch", "0"], "--batch: expected whole numbers from 1, such as 1,8; got '0'"),
         (
             ["--peers", "tinygrad"],
-            "--peers: expected some of torchvision, timm, torch, keras, flaxmodels, native; got tinygrad",
+            "--peers: expected some of torchvision, timm, torch, keras, flax, native; got tinygrad",
         ),
     ],
 )
