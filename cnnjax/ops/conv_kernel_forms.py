@@ -41,8 +41,8 @@ def kernel_by_taps(images: jax.Array, gradient: jax.Array, geometry: Geometry) -
         return _sum_of_products(lax.slice(seen, (0, 0, 0, 0), size, (1, down, right, 1)), gradient)
 
     # In turns: what one position saw is as large as the images, and compiled once.
-    tap_rows, tap_columns = jnp.indices(geometry.window, jnp.int32)
-    products = lax.map(one, (tap_rows.ravel(), tap_columns.ravel()))
+    tap_rows, tap_columns = np.indices(geometry.window, np.int32).reshape(2, -1)
+    products = lax.map(one, (tap_rows, tap_columns))
     return products.reshape(*geometry.window, images.shape[-1], gradient.shape[-1])
 
 
@@ -144,8 +144,8 @@ def kernel_by_columns(images: jax.Array, gradient: jax.Array, geometry: Geometry
         return functools.reduce(jnp.add, [jnp.dot(jnp.ones((2, len(each)), each.dtype), each)[0] for each in rows])
 
     # In turns: written out, the positions of all windows would take most of a network's time to compile.
-    tap_rows, tap_columns = jnp.indices(geometry.window, jnp.int32)
-    return lax.map(sum_of, (tap_rows.ravel(), tap_columns.ravel())).reshape(*geometry.window, 1, features)
+    tap_rows, tap_columns = np.indices(geometry.window, np.int32).reshape(2, -1)
+    return lax.map(sum_of, (tap_rows, tap_columns)).reshape(*geometry.window, 1, features)
 
 
 def kernel_in_blocks(form: Form, width: int) -> Form:
