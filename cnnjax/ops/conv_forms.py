@@ -71,9 +71,7 @@ FORMS: dict[Map, dict[str, Form]] = {
 
 def admitted(geometry: Geometry, channels: int, features: int) -> set[str]:
     """The names of the forms for a convolution of so many channels to so many features."""
-    names = {"native"}
-    if geometry.strides != (1, 1) or 1 < geometry.groups < channels:
-        names.add("phases")  # without strides it is what JAX's own rule makes, but for the order of a kernel's groups
+    names = {"native", "phases"}
     if geometry.groups == 1:
         names.add("pieces")
         # Products of one channel are elementwise, and an older XLA makes them again for each of their neighbours.
