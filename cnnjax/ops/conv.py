@@ -71,6 +71,8 @@ def input_gradient(
         (batch, *size, channels).
     """
     geometry = Geometry(size, (kernel.shape[0], kernel.shape[1]), strides, padding, groups)
+    if lowering == "native":
+        return FORMS["by_input"]["native"](gradient, kernel, geometry)
     return _by_input(gradient, kernel, geometry, lowering)
 
 
