@@ -1,5 +1,6 @@
 """`cnnjax bench`: parse, call, print."""
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -189,20 +190,20 @@ def scaling(
     as_json: Json = False,
 ) -> None:
     """Images per second as networks grow deeper and wider, on larger images and in larger batches."""
-    from cnnjax.bench.scaling import AXES, MODELS, add_to_report, measure_point, points
+    from cnnjax.bench.scaling import AXES, MODELS, add_to_report, measure_in_turns, points
 
-    chosen = list(points(tuple(_choices(axes, "--axis", AXES))))
     for name in names or MODELS:
-        for mode in _choices(modes, "--mode", ("forward", "train")):
-            for point in chosen:
-                row = measure_point(name, mode, point)
+        for mode, axis in itertools.product(
+            _choices(modes, "--mode", ("forward", "train")), _choices(axes, "--axis", AXES)
+        ):
+            for row in measure_in_turns(name, mode, list(points((axis,)))):
                 if report is not None:
                     add_to_report(row, report)
                 print(
                     json.dumps(row)
                     if as_json
-                    else f"{name}, {mode}, {point.axis} {point.value:g}: {row['images_per_second']:,.1f} images/s, "
-                    f"{row['macs'] * row['images_per_second'] / 1e9:.1f} GMACs/s, batch {point.batch}",
+                    else f"{name}, {mode}, {axis} {row['value']:g}: {row['images_per_second']:,.1f} images/s, "
+                    f"{row['macs'] * row['images_per_second'] / 1e9:.1f} GMACs/s, batch {row['batch']}",
                     flush=True,
                 )
 

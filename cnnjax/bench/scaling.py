@@ -43,31 +43,34 @@ def points(axes: tuple[Axis, ...] = AXES) -> Iterator[Point]:
             yield from (Point(axis, batch, {}, _SIZE, batch) for batch in _BATCHES)
 
 
-def measure_point(model: str, mode: Mode, point: Point, rounds: int = 5) -> dict[str, Any]:
-    """Times a network at one size.
+def measure_in_turns(model: str, mode: Mode, chosen: Sequence[Point], rounds: int = 5) -> list[dict[str, Any]]:
+    """Times a network at several sizes, one step of each after the other: what else the machine does meets all alike.
 
     Returns:
-        What the point is, `macs` (of one image, forward), `images_per_second`, `seconds` of a step (all rounds), and
-        `compile_seconds`.
+        For each size what it is, `macs` (of one image, forward), `images_per_second`, `seconds` of a step (all rounds),
+        and `compile_seconds`.
 
     Raises:
         ConfigError: the network has no such field, or takes no such image.
     """
-    network, shape = create_model(model, **point.fields), (point.size, point.size, 3)
-    if network.labels_pixels:
-        raise ConfigError(f"bench scaling takes networks of images' classes; {model} labels pixels")
-    macs = count(network, shape).macs
-    step, facts = our_step(network, shape, mode, point.batch)
-    step(2)
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
+    rows, steps = [], []
+    for point in chosen:
+        network, shape = create_model(model, **point.fields), (point.size, point.size, 3)
+        if network.labels_pixels:
+            raise ConfigError(f"bench scaling takes networks of images' classes; {model} labels pixels")
+        macs = count(network, shape).macs
+        step, facts = our_step(network, shape, mode, point.batch)
         step(1)
-        seconds.append(time.perf_counter() - start)
-    return {
-        **{"model": model, "mode": mode, **point._asdict(), "macs": macs, "seconds": seconds},
-        **{"images_per_second": point.batch / statistics.median(seconds), "compile_seconds": facts["compile_seconds"]},
-    }
+        steps.append(step)
+        row = {"model": model, "mode": mode, **point._asdict(), "macs": macs}
+        rows.append(row | {"seconds": [], "compile_seconds": facts["compile_seconds"]})
+    for _ in range(rounds):
+        for step, row in zip(steps, rows, strict=True):
+            step(1)  # what the one before has left in the caches is not this one's
+            start = time.perf_counter()
+            step(1)
+            row["seconds"].append(time.perf_counter() - start)
+    return [row | {"images_per_second": row["batch"] / statistics.median(row["seconds"])} for row in rows]
 
 
 def add_to_report(row: Row, folder: Path) -> Path:
@@ -84,8 +87,9 @@ def _page(rows: Sequence[Row], folder: Path) -> list[str]:
         "# Does the cost grow as the work grows?",
         "",
         "Each network at other depths, widths, image sizes and batch sizes, the rest as published: at batch 8 and",
-        "224x224 pixels. Work is multiply-accumulate operations of the forward pass; a train step takes about three",
-        "times as many. Where speed is constant, points lie on a horizontal line.",
+        "224x224 pixels. The points of an axis take turns, and the median of a point's steps counts: compare along an",
+        "axis, not between axes. Work is multiply-accumulate operations of the forward pass; a train step takes about",
+        "three times as many. Where speed is constant, points lie on a horizontal line.",
     ]
     for model, mode in sorted({(row["model"], row["mode"]) for row in rows}):
         chosen = sorted(

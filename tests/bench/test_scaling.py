@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cnnjax.bench import scaling
-from cnnjax.bench.scaling import Point, add_to_report, measure_point, points
+from cnnjax.bench.scaling import Point, add_to_report, measure_in_turns, points
 
 SMALL = ("cifar_resnet20", "forward")
 
@@ -20,11 +20,22 @@ def test_every_axis_varies_alone():
 
 
 def test_a_point_tells_its_work_and_its_speed():
-    row = measure_point(*SMALL, Point("resolution", 64, {}, 64, 2), rounds=3)
-    half = measure_point(*SMALL, Point("resolution", 32, {}, 32, 2), rounds=1)
+    row, half = measure_in_turns(*SMALL, [Point("resolution", size, {}, size, 2) for size in (64, 32)], rounds=3)
     assert row["macs"] == pytest.approx(4 * half["macs"], rel=1e-3)
-    assert len(row["seconds"]) == 3
+    assert len(row["seconds"]) == len(half["seconds"]) == 3
     assert row["images_per_second"] == pytest.approx(2 / sorted(row["seconds"])[1])
+
+
+def test_the_points_of_an_axis_take_turns(monkeypatch):
+    taken = []
+
+    def fake_step(network, shape, mode, batch):
+        return (lambda times: taken.append(batch)), {"compile_seconds": 1.0}
+
+    monkeypatch.setattr(scaling, "our_step", fake_step)
+    rows = measure_in_turns(*SMALL, [Point("batch", batch, {}, 32, batch) for batch in (1, 2)], rounds=2)
+    assert taken == [1, 2] + 2 * [1, 1, 2, 2]  # each once to begin with; then a step to settle, and one that counts
+    assert [row["value"] for row in rows] == [1, 2]
 
 
 def test_the_report_keeps_one_row_a_point(tmp_path):
