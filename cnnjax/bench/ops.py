@@ -28,6 +28,8 @@ NETWORKS = (
 _PIXELS = 224 * 224
 # Images of fewer pixels are trained on in large batches too.
 _SMALL_PIXELS, _LARGE_BATCH = 64 * 64, 16
+# Of these networks' smaller images the last maps are smaller than a window, where other forms win than elsewhere.
+_SMALLER: dict[str, tuple[int, ...]] = {"resnet18": (64, 32), "resnet50": (64, 32)}
 MAPS: tuple[Map, ...] = ("forward", "by_input", "by_kernel")
 # A form has to be that much faster than one that a row of the table stands for already.
 WORTH = 1.05
@@ -51,21 +53,23 @@ class Convolution(NamedTuple):
 
 
 def convolutions_of(names: Iterable[str], batch: int) -> dict[Convolution, list[str]]:
-    """The different convolutions of networks at their native size, each with the networks that have it.
+    """The different convolutions of networks at their native size, some at smaller ones too, each with who has it.
 
     Args:
         batch: images of 224x224 pixels; fewer where they are larger, and 16 times as many too where they are small.
     """
     found: dict[Convolution, list[str]] = {}
     for name in names:
-        network, shape = create_model(name, lowering="native"), get_variant(name).input_shape
+        network, (height, width, channels) = create_model(name, lowering="native"), get_variant(name).input_shape
+        sizes = [(name, count, height, width) for count in _batches(batch, height * width)]
+        sizes += [(f"{name} at {side}", batch, side, side) for side in _SMALLER.get(name, ())]
         run = functools.partial(network.init_with_output, train=False)
-        for count in _batches(batch, math.prod(shape[:2])):
-            images = jax.ShapeDtypeStruct((count, *shape), jnp.float32)
+        for label, *shape in sizes:
+            images = jax.ShapeDtypeStruct((*shape, channels), jnp.float32)
             for convolution in _in_jaxpr(jax.make_jaxpr(run)(jax.random.key(0), images).jaxpr):
                 networks = found.setdefault(convolution, [])
-                if name not in networks:
-                    networks.append(name)
+                if label not in networks:
+                    networks.append(label)
     return found
 
 

@@ -7,7 +7,7 @@ oneDNN's, a row for each of the networks' convolutions that was measured, with t
 import functools
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -17,7 +17,8 @@ from cnnjax.ops.onednn import Library
 
 TABLE = Path(__file__).with_suffix(".json")
 
-Kind = Literal["pointwise", "depthwise", "grouped", "tiled", "dense"]
+Kind = Literal["pointwise", "depthwise", "grouped", "tiled", "dense", "small"]
+"""Small is a dense one whose outputs are fewer, in rows or columns, than its window: oneDNN has no fast routine."""
 
 
 class Case(NamedTuple):
@@ -45,6 +46,8 @@ def case_of(geometry: Geometry, batch: int, channels: int, features: int) -> Cas
         kind = "pointwise"
     elif lie_side_by_side(geometry):
         kind = "tiled"
+    elif any(outputs < window for outputs, window in zip(geometry.outputs, geometry.window, strict=True)):
+        kind = "small"
     return Case(
         kind,
         geometry.strides != (1, 1),
@@ -71,12 +74,14 @@ def choose(library: Library, which: Map, geometry: Geometry, batch: int, channel
 _FAR = 4.0
 
 
-def similar(case: Case, rows: Iterable[tuple[Case, str]]) -> str:
+def similar(case: Case, rows: Sequence[tuple[Case, str]]) -> str:
     """The form of the row whose case is nearest; `native` where none is of its kind, with strides or without.
 
     Dense convolutions unlike all that was measured are native too: XLA is never very slow there, others may be.
     """
     alike = [(_distance(case, other), form) for other, form in rows if other[:2] == case[:2]]
+    if not alike and case.kind == "small":
+        return similar(case._replace(kind="dense"), rows)
     distance, form = min(alike, default=(0.0, "native"))
     return "native" if case.kind == "dense" and distance > _FAR else form
 

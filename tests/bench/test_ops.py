@@ -11,3 +11,11 @@ def test_transposed_convolutions_are_gradients_by_the_images():
         *((512, 1024, (28, 28)), (256, 512, (52, 52)), (128, 256, (100, 100)), (64, 128, (196, 196))),
     ]
     assert {each.geometry.window for each in found} == {(3, 3), (2, 2)}
+
+
+def test_a_residual_networks_smaller_images_are_measured_too():
+    found = convolutions_of(["resnet18"], 8)
+    small = {each.geometry.size: networks for each, networks in found.items() if each.channels == each.features == 512}
+    assert small[2, 2] == ["resnet18 at 64"]
+    assert small[7, 7] == ["resnet18"]
+    assert {each.batch for each in found} == {8}
