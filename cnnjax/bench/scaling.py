@@ -122,12 +122,15 @@ def _speed(row: Row) -> float:
 def _draw(rows: list[Row], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import StrMethodFormatter
 
     figure = Figure(figsize=(9, 3.8), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     for axis, color in _COLORS.items():
         chosen = [row for row in rows if row["axis"] == axis]
+        if not chosen:
+            continue
         style = {"color": color, "marker": "o", "markersize": 3, "linewidth": 1.2, "label": axis}
         work = [_work(row) for row in chosen]
         left.plot(work, [row["images_per_second"] for row in chosen], **style)
@@ -135,8 +138,12 @@ def _draw(rows: list[Row], path: Path) -> None:
     left.set(xscale="log", yscale="log", xlabel="GMACs of a batch", ylabel="images per second")
     right.set(xscale="log", xlabel="GMACs of a batch", ylabel="GMACs per second (forward's)")
     right.set_ylim(bottom=0)
+    for side in (left.xaxis, left.yaxis, right.xaxis):
+        side.set_major_formatter(StrMethodFormatter("{x:g}"))
+        side.set_minor_formatter(StrMethodFormatter("{x:g}"))
     for panel in (left, right):
         panel.grid(visible=True, which="both", alpha=0.25)
-        panel.tick_params(which="both", labelsize=8)
+        panel.tick_params(labelsize=8)
+        panel.tick_params(which="minor", labelsize=6)
     left.legend(fontsize=8, frameon=False)
     figure.savefig(path)
