@@ -78,6 +78,7 @@ def similar(case: Case, rows: Sequence[tuple[Case, str]]) -> str:
     """The form of the row whose case is nearest; `native` where none is of its kind, with strides or without.
 
     Dense convolutions unlike all that was measured are native too: XLA is never very slow there, others may be.
+    Small ones are as dense ones are where no small one was measured.
     """
     alike = [(_distance(case, other), form) for other, form in rows if other[:2] == case[:2]]
     if not alike and case.kind == "small":

@@ -1,6 +1,9 @@
 """Which convolutions of the networks are measured."""
 
-from cnnjax.bench.ops import convolutions_of
+import pytest
+
+from cnnjax.bench.ops import Convolution, convolutions_of, measure
+from cnnjax.ops.conv_geometry import Geometry
 from cnnjax.ops.conv_table import case_of
 
 
@@ -19,3 +22,11 @@ def test_a_residual_networks_smaller_images_are_measured_too():
     assert small[2, 2] == ["resnet18 at 64"]
     assert small[7, 7] == ["resnet18"]
     assert {each.batch for each in found} == {8}
+
+
+@pytest.mark.parametrize(("stride", "groups", "measured"), [(2, 1, True), (1, 1, False), (1, 2, True)])
+def test_phases_that_are_xlas_own_are_not_measured_beside_it(stride, groups, measured):
+    geometry = Geometry((6, 6), (3, 3), (stride, stride), ((1, 1), (1, 1)), groups)
+    seconds = measure(Convolution(geometry, 1, 4, 4), "by_input", 1, "xla")
+    assert "native" in seconds
+    assert ("phases" in seconds) == measured
