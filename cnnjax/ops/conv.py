@@ -71,8 +71,6 @@ def input_gradient(
         (batch, *size, channels).
     """
     geometry = Geometry(size, (kernel.shape[0], kernel.shape[1]), strides, padding, groups)
-    if lowering == "native":
-        return FORMS["by_input"]["native"](gradient, kernel, geometry)
     return _by_input(gradient, kernel, geometry, lowering)
 
 
@@ -173,8 +171,9 @@ def _lower(
 ) -> jax.Array:
     forms = FORMS[which]
     native = functools.partial(forms["native"], geometry=geometry)
-    if jnp.finfo(one.dtype).bits < 32:
-        return native(one, other)  # whose sums are float32; the other forms would round in between
+    # In half precision too: its sums are float32, where the other forms would round in between.
+    if lowering == "native" or jnp.finfo(one.dtype).bits < 32:
+        return native(one, other)
     if lowering in ("auto", "xla", "onednn"):
         name = choose(library_of(lowering), which, geometry, one.shape[0], channels, features)
     else:
