@@ -122,7 +122,7 @@ def _speed(row: Row) -> float:
 def _draw(rows: list[Row], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import StrMethodFormatter
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     figure = Figure(figsize=(9, 3.8), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
@@ -140,6 +140,7 @@ def _draw(rows: list[Row], path: Path) -> None:
     right.set_ylim(bottom=0)
     for side in (left.xaxis, left.yaxis, right.xaxis):
         side.set_major_formatter(StrMethodFormatter("{x:g}"))
+        side.set_minor_locator(LogLocator(subs=(2, 3, 5)))
         side.set_minor_formatter(StrMethodFormatter("{x:g}"))
     for panel in (left, right):
         panel.grid(visible=True, which="both", alpha=0.25)
