@@ -170,7 +170,7 @@ def models(
                     ratio = rows[0]["images_per_second"] / row["images_per_second"]
                     label = f"{row['name']} {row['lowering']}" if row["name"].startswith("cnnjax/") else row["name"]
                     print(
-                        f"  {label}: {row['images_per_second']:,.1f} images/s (ours is {ratio:.2f} of it), "
+                        f"  {label}: {_rate(row)} images/s (ours is {ratio:.2f} of it), "
                         f"{_first_step(row)}{row['peak_bytes'] / 2**20:,.0f} MiB",
                         flush=True,
                     )
@@ -202,10 +202,15 @@ def scaling(
                 print(
                     json.dumps(row)
                     if as_json
-                    else f"{name}, {mode}, {axis} {row['value']:g}: {row['images_per_second']:,.1f} images/s, "
+                    else f"{name}, {mode}, {axis} {row['value']:g}: {_rate(row)} images/s, "
                     f"{row['macs'] * row['images_per_second'] / 1e9:.1f} GMACs/s, batch {row['batch']}",
                     flush=True,
                 )
+
+
+def _rate(row: Mapping[str, Any]) -> str:
+    rate = float(row["images_per_second"])
+    return f"{rate:,.1f}" if rate >= 10 else f"{rate:.2f}"
 
 
 def _first_step(row: Mapping[str, Any]) -> str:

@@ -130,3 +130,15 @@ def test_the_command_tells_images_per_second(cnnjax):
     assert first == "lenet5, forward, batch 4"
     assert [line.split(":")[0].strip() for line in lines] == ["cnnjax/lenet5 auto", "cnnjax/lenet5 native"]
     assert "(ours is 1.00 of it)" in lines[0]
+
+
+def test_a_low_rate_keeps_its_digits(cnnjax, monkeypatch):
+    """A peer that takes minutes a step makes more than 0.1 or 0.0 images per second."""
+    row = {"lowering": "native", "peak_bytes": 2**20}
+    rows = [{**row, "name": name, "images_per_second": rate} for name, rate in (("cnnjax/a", 104.27), ("b", 0.0801))]
+    monkeypatch.setattr("cnnjax.bench.models.measure_models", lambda *_, **__: rows)
+    _, out, _ = cnnjax("bench", "models", "lenet5", "--mode", "train")
+    assert [line.partition(" images/s")[0] for line in out.splitlines()[1:]] == [
+        "  cnnjax/a native: 104.3",
+        "  b: 0.08",
+    ]
