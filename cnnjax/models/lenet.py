@@ -32,10 +32,11 @@ from pydantic import PositiveFloat, PositiveInt
 from cnnjax.config import Fraction
 from cnnjax.errors import ConfigError
 from cnnjax.models.variant import Variant
-from cnnjax.nn.digit_codes import digit_codes
+from cnnjax.nn.digit_codes import RadialBasisOutput
 from cnnjax.nn.initializers import Initialization, fan_in_biases, fan_in_weights
 from cnnjax.nn.network import Network, Outputs
 from cnnjax.nn.norm import BatchNorm
+from cnnjax.nn.pooled_convolution import PooledConvolution
 from cnnjax.nn.rounding import round_repeats
 from cnnjax.nn.table_convolution import TableConvolution
 from cnnjax.ops.conv import for_linen
@@ -94,25 +95,6 @@ class Subsampling(nn.Module):
         return math.prod(output_shape) * (5 if self.pooling == "trainable" else 4)
 
 
-class RadialBasisOutput(nn.Module):
-    """Squared Euclidean distances to the ten digits' fixed codes."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """(batch, 84) to (batch, 10) float32, the smaller the likelier."""
-        return jnp.square(x.astype(jnp.float32)[:, None, :] - digit_codes()).sum(-1)
-
-    @nn.nowrap
-    def macs(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
-        """Differences squared and added, for one image."""
-        return math.prod(input_shape) * math.prod(output_shape)
-
-    @nn.nowrap
-    def connections(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
-        """One for each component of each code."""
-        return self.macs(input_shape, output_shape)
-
-
 class LeNet5(Network, kw_only=True):
     """LeNet-5. Its defaults are the published network; parameters are named after the paper's layers."""
 
@@ -164,45 +146,54 @@ class LeNet5(Network, kw_only=True):
 
         def convolve(x: jax.Array, maps: int, size: tuple[int, int], name: str, padding: str = "VALID") -> jax.Array:
             kernel, bias = weights_of(math.prod(size) * x.shape[-1])
-            lower = for_linen(self.lowering)
             layer = nn.Conv(
                 maps, size, 1, padding, dtype=self.dtype, kernel_init=kernel, bias_init=bias,
-                conv_general_dilated=lower, name=name,
+                conv_general_dilated=for_linen(self.lowering), name=name,
             )  # fmt: skip
             return layer(x)
 
         def deepen(x: jax.Array, name: str) -> jax.Array:
+            x = normalise(x, name)
             for index in range(2, round_repeats(1, self.depth) + 1):
-                x = convolve(x, x.shape[-1], (5, 5), f"{name}_{index}", "SAME")
-                x = normalise_and_activate(x, f"{name}_{index}")
+                x = convolve(activate(x), x.shape[-1], (5, 5), f"{name}_{index}", "SAME")
+                x = normalise(x, f"{name}_{index}")
             return x
 
         def connect(x: jax.Array, units: int, dtype: DTypeLike, name: str) -> jax.Array:
             kernel, bias = weights_of(x.shape[-1])
             return nn.Dense(units, dtype=dtype, kernel_init=kernel, bias_init=bias, name=name)(x)
 
-        def normalise_and_activate(x: jax.Array, name: str) -> jax.Array:
+        def normalise(x: jax.Array, name: str) -> jax.Array:
             if self.norm == "batch":
                 x = BatchNorm(self.batch_averaging, dtype=self.dtype, name=f"{name}_norm")(x, train=train)
-            return activate(x)
+            return x
 
-        def subsample(x: jax.Array, name: str) -> jax.Array:
-            x = Subsampling(self.pooling, self.initialization, self.dtype, name=name)(x)
-            return activate(x) if self.pooling == "trainable" else x
+        def convolve_and_subsample(x: jax.Array, maps: int, name: str, pool: str) -> jax.Array:
+            largest, dense = self.pooling == "max", name == "c1" or self.c3 == "full"
+            alone = self.norm == "none" and round_repeats(1, self.depth) == 1
+            if largest and dense and alone and self.lowering != "native":
+                initializers = weights_of(25 * x.shape[-1])
+                layer = PooledConvolution(maps, 5, 2, *initializers, self.dtype, self.lowering, name=name)
+                x, pooled = layer(x)
+            else:
+                if dense:
+                    x = convolve(x, maps, (5, 5), name)
+                else:
+                    x = TableConvolution(C3_TABLE, (5, 5), self.initialization, self.dtype, self.lowering, name=name)(x)
+                x = deepen(x, name)
+                subsample = Subsampling(self.pooling, self.initialization, self.dtype, name=pool)
+                pooled = subsample(x if largest else activate(x))
+            features[name] = activate(x)
+            # The activations never fall, so that the largest is chosen before them: then there are fewer to compute.
+            features[pool] = pooled if self.pooling == "average" else activate(pooled)
+            return features[pool]
 
-        features = {}
+        features: dict[str, jax.Array] = {}
         c1, c3, c5, f6 = (max(1, round(maps * self.width)) for maps in (6, 16, 120, 84))
-        x = convolve(images, c1, (5, 5), "c1")
-        x = features["c1"] = deepen(normalise_and_activate(x, "c1"), "c1")
-        x = features["s2"] = subsample(x, "s2")
-        if self.c3 == "table":
-            x = TableConvolution(C3_TABLE, (5, 5), self.initialization, self.dtype, self.lowering, name="c3")(x)
-        else:
-            x = convolve(x, c3, (5, 5), "c3")
-        x = features["c3"] = deepen(normalise_and_activate(x, "c3"), "c3")
-        x = features["s4"] = subsample(x, "s4")
+        x = convolve_and_subsample(images, c1, "c1", "s2")
+        x = convolve_and_subsample(x, c3, "c3", "s4")
         x = convolve(x, c5, (x.shape[1], x.shape[2]), "c5")
-        x = features["c5"] = drop(normalise_and_activate(x, "c5"))
+        x = features["c5"] = drop(activate(normalise(x, "c5")))
         x = features["f6"] = drop(activate(connect(x, f6, self.dtype, "f6")))
         x = x.reshape(-1, f6)
         if self.head == "rbf":

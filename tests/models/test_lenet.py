@@ -10,7 +10,8 @@ from definitions import as_float64, connect, convolve, pool, relu
 
 from cnnjax.errors import ConfigError
 from cnnjax.models import create_model
-from cnnjax.models.lenet import C3_TABLE, digit_codes
+from cnnjax.models.lenet import C3_TABLE
+from cnnjax.nn.digit_codes import digit_codes
 
 # Table I as the paper prints it: a row for each map of S2, a column for each of C3.
 TABLE_I = (
@@ -87,8 +88,9 @@ def modern_in_numpy(params, x):
         ("lenet5_modern", modern_in_numpy, 3),
     ],
 )
-def test_every_layer_equals_an_independent_computation(name, in_numpy, channels):
-    network, x = create_model(name), images(3, 32, 32, channels)
+@pytest.mark.parametrize("lowering", ["auto", "native"])
+def test_every_layer_equals_an_independent_computation(name, in_numpy, channels, lowering):
+    network, x = create_model(name, lowering=lowering), images(3, 32, 32, channels)
     variables = randomised(initialised(network, x))
     outputs = network.apply(variables, x, train=False)
     layers, logits = in_numpy(variables["params"], x)
