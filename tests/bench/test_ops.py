@@ -24,6 +24,13 @@ def test_a_residual_networks_smaller_images_are_measured_too():
     assert {each.batch for each in found} == {8}
 
 
+def test_folded_convolutions_are_measured_beside_the_plain_ones():
+    windows = {
+        (each.geometry.size, each.geometry.window, each.channels) for each in convolutions_of(["lenet5_modern"], 8)
+    }
+    assert {((32, 32), (5, 5), 1), ((16, 16), (3, 3), 4), ((14, 14), (5, 5), 6), ((7, 7), (3, 3), 24)} <= windows
+
+
 @pytest.mark.parametrize(("stride", "groups", "measured"), [(2, 1, True), (1, 1, False), (1, 2, True)])
 def test_phases_that_are_xlas_own_are_not_measured_beside_it(stride, groups, measured):
     geometry = Geometry((6, 6), (3, 3), (stride, stride), ((1, 1), (1, 1)), groups)
