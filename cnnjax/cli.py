@@ -8,7 +8,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from cnnjax import cli_bench, cli_predict, cli_weights
+from cnnjax import cli_bench, cli_predict, cli_scale, cli_weights
 from cnnjax.cli_options import Fields, Json, Overrides, Which, checkpoint_of
 from cnnjax.errors import CnnjaxError, CnnjaxWarning, ConfigError
 from cnnjax.malloc import keep_freed_memory
@@ -207,6 +207,9 @@ def summary(
         _print_json({"name": model, "input": list(shape), **result.to_dict()})
     else:
         print_summary(model, shape, result)
+
+
+app.command()(cli_scale.scale)
 
 
 @app.command()

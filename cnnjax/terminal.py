@@ -184,6 +184,48 @@ def print_summary(name: str, shape: tuple[int, int, int], summary: Any) -> None:
     )
 
 
+def print_scaled(result: Record) -> None:
+    """A table of a network at several phi, and below it what the multiply-adds' columns mean."""
+    columns = [_numbers(title) for title in ("phi", "depth", "width", "input", "parameters", "multiply-adds")]
+    columns += [_numbers(title) for title in ("formula", "rounded", "counted")]
+    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for row in result["rows"]:
+        sizes = (f"{row['depth']:.3f}", f"{row['width']:.3f}", _by(row["input"][:2]))
+        ratios = (f"{row[name]:.2f}x" for name in ("macs_by_formula", "macs_after_rounding", "macs_ratio"))
+        table.add_row(f"{row['phi']:g}", *sizes, f"{row['params']:,}", f"{row['macs']:,}", *ratios)
+    _show(table)
+    for row in result["rows"]:
+        channels = "-".join(str(stage["channels"]) for stage in row["stages"])
+        repeats = "-".join(str(stage["repeats"]) for stage in row["stages"] if stage["repeats"])
+        print(f"phi {row['phi']:g}: channels {channels}" + (f", repeats {repeats}" if repeats else ""))
+        if "formula" in row:
+            other = row["formula"]
+            sizes = f"depth {other['depth']:.3f}, width {other['width']:.3f}, {_by(other['input'][:2])} pixels"
+            print(f"  by the formula: {sizes}")
+    print("Multiply-adds by those at phi = 0: by the formula, by the formula of the rounded sizes, as counted.")
+
+
+def print_grid(result: Record) -> None:
+    """A table of coefficients, with what each costs at phi = 1."""
+    columns = [_numbers(title) for title in ("alpha", "beta", "gamma", "growth", "input", "parameters", "counted")]
+    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for row in result["rows"]:
+        numbers = (f"{row[name]:.2f}" for name in ("alpha", "beta", "gamma", "growth"))
+        table.add_row(*numbers, _by(row["input"][:2]), f"{row['params']:,}", f"{row['macs_ratio']:.2f}x")
+    _show(table)
+
+
+def print_fit(result: Record) -> None:
+    """The largest network within a budget, and the next one."""
+    for phi, cost, what in (("phi", "cost", "within"), ("next_phi", "next_cost", "above")):
+        found = result[cost]
+        scaled = found["scaled"]
+        names = ("params", "macs", "activation_bytes", "training_bytes")
+        costs = ", ".join(f"{name} {found[name]:,}" for name in names if found[name] is not None)
+        args = " ".join(f"{name}={value:g}" for name, value in scaled["args"].items() if isinstance(value, float))
+        print(f"{what}: phi {result[phi]:g}, {scaled['name']} {args}, {_by(scaled['input_shape'][:2])} pixels: {costs}")
+
+
 def _print_layers(layers: Sequence[Any]) -> None:
     # Elsewhere a connection is a multiply-add or a bias, and the column would say nothing new.
     tell_connections = any(

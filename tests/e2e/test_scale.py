@@ -1,0 +1,57 @@
+"""`cnnjax scale`, as a user types it."""
+
+import pytest
+
+
+def test_the_published_coefficients(cnnjax):
+    result = cnnjax("scale", "efficientnet", "--phi", "0", "--phi", "1", "--json").done.json
+    assert result["coefficients"]["growth"] == pytest.approx(1.92027)
+    base, first = result["rows"]
+    assert (base["params"], base["macs"], base["macs_ratio"]) == (5_288_548, 385_814_752, 1)
+    assert (first["phi"], first["depth"], first["width"], first["input"]) == (1, 1.2, 1.1, [258, 258, 3])
+    assert first["macs_by_formula"] < first["macs_after_rounding"] < first["macs_ratio"]
+    assert [stage["repeats"] for stage in first["stages"][1:-1]] == [2, 3, 3, 4, 4, 5, 2]
+
+
+def test_the_release_and_what_the_formula_would_give(cnnjax):
+    (row,) = cnnjax("scale", "efficientnet", "--mode", "release", "--phi", "1", "--json").done.json["rows"]
+    assert (row["model"], row["width"], row["depth"], row["input"][0]) == ("efficientnet_b1", 1.0, 1.1, 240)
+    assert (row["formula"]["width"], row["formula"]["depth"], row["formula"]["input"][0]) == (1.1, 1.2, 258)
+    text = cnnjax("scale", "efficientnet", "--mode", "release", "--phi", "1").done.out
+    assert "channels 32-16-24-40-80-112-192-320-1280, repeats 2-3-3-4-4-5-2" in text
+    assert "by the formula: depth 1.200, width 1.100, 258x258 pixels" in text
+
+
+def test_a_budget(cnnjax):
+    command = ("scale", "lenet5_modern", "--budget", "macs=600e3", "--budget", "params=1e6", "--step", "0.1")
+    result = cnnjax(*command, "--json").done.json
+    assert result["cost"]["macs"] <= 600e3 < result["next_cost"]["macs"]
+    out = cnnjax(*command).done.out
+    assert f"within: phi {result['phi']:g}, lenet5_modern" in out
+    assert f"macs {result['next_cost']['macs']:,}" in out
+
+
+def test_the_grid(cnnjax):
+    rows = cnnjax("scale", "lenet5_modern", "--grid", "--json").done.json["rows"]
+    assert (1.2, 1.1, 1.15) in [(row["alpha"], row["beta"], row["gamma"]) for row in rows]
+    assert "growth" in cnnjax("scale", "lenet5_modern", "--grid").done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["efficientnt"], "unknown model 'efficientnt'"),
+        (["resnet50", "--mode", "release"], "--mode release has efficientnet_b0's and efficientnet_lite0's networks"),
+        (["efficientnet", "--mode", "release", "--phi", "8"], "phi: the release has 0 to 7 in whole numbers, got 8"),
+        (["resnet50", "--budget", "mac=1"], "--budget: there is no quantity 'mac'; did you mean 'macs'?"),
+        (["resnet50", "--budget", "macs=much"], "--budget macs: expected a number above 0, such as macs=1.8e9"),
+        (["resnet50", "--budget", "macs=1", "--phi", "1"], "--phi, --budget and --grid are three questions"),
+        (["resnet50", "--alpha", "0.5"], "alpha: expected a number of at least 1, got 0.5"),
+        (["resnet50", "stem=tiny"], "resnet50.stem: expected"),
+        (["lenet5", "--phi", "1"], "lenet5: width 1.1 does not go with c3 'table'"),
+        (["lenet5_modern", "--phi", "-9"], "LeNet-5 takes images (batch, height, width, channels) of at least 16x16"),
+        (["resnet50", "--step", "0", "--budget", "macs=1e9"], "step: expected a number above 0, got 0"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(arguments, sentence, cnnjax):
+    assert cnnjax("scale", *arguments).error.startswith(sentence)
