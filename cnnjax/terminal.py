@@ -200,8 +200,8 @@ def print_scaled(result: Record) -> None:
         print(f"phi {row['phi']:g}: channels {channels}" + (f", repeats {repeats}" if repeats else ""))
         if "formula" in row:
             other = row["formula"]
-            sizes = f"depth {other['depth']:.3f}, width {other['width']:.3f}, {_by(other['input'][:2])} pixels"
-            print(f"  by the formula: {sizes}")
+            promised = f"depth {other['depth']:.3f}, width {other['width']:.3f}, {_by(other['input'][:2])} pixels"
+            print(f"  by the formula: {promised}")
     print("Multiply-adds by those at phi = 0: by the formula, by the formula of the rounded sizes, as counted.")
 
 

@@ -175,15 +175,16 @@ class LeNet5(Network, kw_only=True):
                 initializers = weights_of(25 * x.shape[-1])
                 layer = PooledConvolution(maps, 5, 2, *initializers, self.dtype, self.lowering, name=name)
                 x, pooled = layer(x)
+                features[name] = activate(x)
             else:
                 if dense:
                     x = convolve(x, maps, (5, 5), name)
                 else:
                     x = TableConvolution(C3_TABLE, (5, 5), self.initialization, self.dtype, self.lowering, name=name)(x)
                 x = deepen(x, name)
+                features[name] = activate(x)
                 subsample = Subsampling(self.pooling, self.initialization, self.dtype, name=pool)
-                pooled = subsample(x if largest else activate(x))
-            features[name] = activate(x)
+                pooled = subsample(x if largest else features[name])
             # The activations never fall, so that the largest is chosen before them: then there are fewer to compute.
             features[pool] = pooled if self.pooling == "average" else activate(pooled)
             return features[pool]

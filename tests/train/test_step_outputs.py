@@ -22,14 +22,16 @@ SHAPE = (5, 5, 2)
 
 
 class WithAuxiliaries(Network):
-    """A linear classifier and two auxiliary ones beside it."""
+    """A linear classifier and, unless told otherwise, two auxiliary ones beside it."""
+
+    auxiliaries: bool = True
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
         """(batch, height, width, channels) to `Outputs`."""
         flat = images.reshape(len(images), -1)
         heads = {name: nn.Dense(self.num_classes, name=name)(flat) for name in ("head", "first", "second")}
-        aux = {name: heads[name] for name in ("first", "second")} if train else {}
+        aux = {name: heads[name] for name in ("first", "second")} if train and self.auxiliaries else {}
         return Outputs(logits=heads["head"], aux=aux, features={})
 
 
@@ -76,6 +78,14 @@ def test_auxiliary_classifiers_add_their_weighted_loss(recorder, weight, accumul
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), new.opt_state, expected)
     evaluated = make_eval_step(network, cross_entropy)(state.params, {}, examples)
     assert set(evaluated) == {"loss", "accuracy"}
+
+
+def test_without_auxiliary_classifiers_there_is_no_loss_of_theirs(recorder):
+    network = WithAuxiliaries(num_classes=3, auxiliaries=False)
+    state = init_state(network, recorder, 0, SHAPE, ema=False)
+    _, metrics = make_train_step(network, recorder, cross_entropy)(state, batch())
+    assert "loss" in metrics
+    assert "auxiliary_loss" not in metrics
 
 
 @pytest.mark.parametrize("masked", [0, 3])
