@@ -16,7 +16,7 @@ FAMILIES = (
     ("lenet5_modern", {}, 32),
     ("simple_cnn", {}, 28),
     ("cifar_resnet20", {}, 32),
-    ("mobilenet_v1", {"stem": "small", "width": 0.25}, 32),
+    ("nin_cifar10", {"width": 0.25}, 32),
     ("vgg11", {"stem": "small", "width": 0.125, "dense_width": 256}, 32),
 )
 
