@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, cast
 
 import typer
@@ -59,6 +60,8 @@ def scale(
         factors = coefficients.at(phi, strategy)
         return scaling.scale(name, factors, fields=args, image_size=input_size, multiple=multiple)
 
+    result: dict[str, Any] = {"model": name, "mode": mode, "strategy": strategy}
+    print_result: Callable[[dict[str, Any]], None] = print_scaled
     if mode == "release":
         names = {"efficientnet_b0": "b", "efficientnet_lite0": "lite"}
         if args or budget or search or input_size or strategy != "compound" or name not in names:
@@ -68,34 +71,28 @@ def scale(
         family = cast(Literal["b", "lite"], names[name])
         chosen = phi or [float(each) for each in scaling.released_phis(family)]
         rows = describe([(each, scaling.released(each, family)) for each in chosen], scaling.released(0, family))
-        for row in rows:
-            row["formula"] = _factors(scaled_at(row["phi"]))
-        result: dict[str, Any] = {"model": name, "mode": mode, "rows": rows}
-        _print(result, as_json, lambda: print_scaled(result))
+        result["rows"] = [{**row, "formula": _factors(scaled_at(row["phi"]))} for row in rows]
     elif search:
         candidates = scaling.grid()
-        base = scaled_at(0)
-        counted = describe([(1.0, scaled_at(1.0, each)) for each in candidates], base)
-        rows = [
-            {**dataclasses.asdict(each), "growth": each.growth, **row}
-            for each, row in zip(candidates, counted, strict=True)
-        ]
-        result = {"model": name, "rows": rows}
-        _print(result, as_json, lambda: print_grid(result))
+        rows = describe([(1.0, scaled_at(1.0, each)) for each in candidates], scaled_at(0))
+        result["rows"] = [{**_of(each), **row} for each, row in zip(candidates, rows, strict=True)]
+        print_result = print_grid
     elif budget:
         limits = dict(_limit(each) for each in budget)
         fit = largest_within(limits, scaled_at, batch=batch_size, step=step)
-        result = {"model": name, "strategy": strategy, "budget": limits, **dataclasses.asdict(fit)}
-        _print(result, as_json, lambda: print_fit(result))
+        result |= {"budget": limits, **dataclasses.asdict(fit)}
+        print_result = print_fit
     else:
-        rows = describe([(each, scaled_at(each)) for each in phi or _SHOWN], scaled_at(0))
-        of_strategy = {**dataclasses.asdict(coefficients), "growth": coefficients.growth}
-        result = {"model": name, "mode": mode, "strategy": strategy, "coefficients": of_strategy, "rows": rows}
-        _print(result, as_json, lambda: print_scaled(result))
+        result["coefficients"] = _of(coefficients)
+        result["rows"] = describe([(each, scaled_at(each)) for each in phi or _SHOWN], scaled_at(0))
+    if as_json:
+        print(json.dumps(result))
+    else:
+        print_result(result)
 
 
-def _print(result: dict[str, Any], as_json: bool, print_it: Any) -> None:
-    print(json.dumps(result)) if as_json else print_it()
+def _of(coefficients: Any) -> dict[str, float]:
+    return {**dataclasses.asdict(coefficients), "growth": coefficients.growth}
 
 
 def _factors(scaled: Any) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from cnnjax.models.efficientnet import SCALING
 Strategy = Literal["compound", "depth", "width", "resolution"]
 """All three together, or one of them alone for as many multiply-adds."""
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+# Of a coefficient, and of phi either way: far beyond what can be computed.
+_LARGEST, _FARTHEST = 10.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class Coefficients:
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
-            if not (math.isfinite(value) and value >= 1):
-                raise ConfigError(f"{name}: expected a number of at least 1, got {value}")
+            if not 1 <= value <= _LARGEST:
+                raise ConfigError(f"{name}: expected a number from 1 to {_LARGEST:g}, got {value:g}")
 
     @property
     def growth(self) -> float:
@@ -64,7 +66,12 @@ class Coefficients:
 
         Args:
             strategy: one dimension alone takes all the growth that compound scaling spreads over the three.
+
+        Raises:
+            ConfigError: a phi that is no number from -30 to 30.
         """
+        if not abs(phi) <= _FARTHEST:
+            raise ConfigError(f"phi: expected a number from {-_FARTHEST:g} to {_FARTHEST:g}, got {phi:g}")
         total = self.growth**phi
         if strategy == "depth":
             return Factors(depth=total)
@@ -73,16 +80,6 @@ class Coefficients:
         if strategy == "resolution":
             return Factors(resolution=math.sqrt(total))
         return Factors(self.alpha**phi, self.beta**phi, self.gamma**phi)
-
-
-# The dimensions alone, as Figure 3 has them.
-FIGURE_3: Mapping[Strategy, tuple[Factors, ...]] = {
-    "width": tuple(Factors(width=width) for width in (1.0, 1.4, 1.8, 2.6, 3.8, 5.0)),
-    "depth": tuple(Factors(depth=depth) for depth in (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)),
-    "resolution": tuple(Factors(resolution=size) for size in (1.0, 1.3, 1.5, 1.7, 1.9, 2.2, 2.5)),
-}
-# Figure 4: width at these depths and resolutions.
-FIGURE_4: tuple[tuple[float, float], ...] = ((1.0, 1.0), (1.0, 1.3), (2.0, 1.0), (2.0, 1.3))
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ def scale(
         ConfigError: an unknown name or field, or fields that do not go with another width.
     """
     name = base_of(name)
-    variant, given = get_variant(name), dict(fields or {})
+    variant, given = get_variant(name), check_args(name, fields or {}, name)
     usual = {field.name: field.default for field in dataclasses.fields(variant.network)}
     args = dict(given)
     for dimension in ("depth", "width"):
@@ -180,7 +177,6 @@ def grid(step: float = 0.05, tolerance: float = 0.1, growth: float = 2.0) -> lis
 
 
 Cost = TypeVar("Cost")
-_FARTHEST = 30.0
 
 
 @dataclass(frozen=True)

@@ -222,8 +222,11 @@ def print_fit(result: Record) -> None:
         scaled = found["scaled"]
         names = ("params", "macs", "activation_bytes", "training_bytes")
         costs = ", ".join(f"{name} {found[name]:,}" for name in names if found[name] is not None)
-        args = " ".join(f"{name}={value:g}" for name, value in scaled["args"].items() if isinstance(value, float))
-        print(f"{what}: phi {result[phi]:g}, {scaled['name']} {args}, {_by(scaled['input_shape'][:2])} pixels: {costs}")
+        args = (
+            f"{name}={round(value, 4) if isinstance(value, float) else value}" for name, value in scaled["args"].items()
+        )
+        network = " ".join([scaled["name"], *args])
+        print(f"{what}: phi {result[phi]:g}, {network}, {_by(scaled['input_shape'][:2])} pixels: {costs}")
 
 
 def _print_layers(layers: Sequence[Any]) -> None:

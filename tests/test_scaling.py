@@ -8,8 +8,6 @@ from cnnjax.analysis.scaled import cost_of, stages_of
 from cnnjax.errors import ConfigError
 from cnnjax.models import create_model, get_variant
 from cnnjax.scaling import (
-    FIGURE_3,
-    FIGURE_4,
     STRATEGIES,
     Coefficients,
     Factors,
@@ -50,14 +48,6 @@ def test_each_strategy_promises_the_same_work(phi):
         if strategy != "compound" and phi:
             changed = {name for name in ("depth", "width", "resolution") if getattr(factors, name) != 1}
             assert changed == {strategy}
-
-
-def test_the_figures_change_one_dimension_and_a_pair():
-    assert all(len(factors) > 5 and factors[0] == Factors() for factors in FIGURE_3.values())
-    for dimension, factors in FIGURE_3.items():
-        for each in factors[1:]:
-            assert {name for name in ("depth", "width", "resolution") if getattr(each, name) != 1} == {dimension}
-    assert FIGURE_4 == ((1, 1), (1, 1.3), (2, 1), (2, 1.3))
 
 
 def test_a_network_is_scaled_by_the_formula():
@@ -119,10 +109,16 @@ def test_a_family_stands_for_its_first_network():
         base_of("efficientnet_b00")
 
 
-@pytest.mark.parametrize(("name", "value"), [("alpha", 0.9), ("beta", math.inf), ("gamma", math.nan)])
+@pytest.mark.parametrize(("name", "value"), [("alpha", 0.9), ("beta", math.inf), ("gamma", math.nan), ("beta", 1e300)])
 def test_coefficients_make_no_network_smaller(name, value):
-    with pytest.raises(ConfigError, match=f"{name}: expected a number of at least 1"):
+    with pytest.raises(ConfigError, match=f"{name}: expected a number from 1 to 10"):
         Coefficients(**{name: value})
+
+
+@pytest.mark.parametrize("phi", [math.nan, -math.inf, 1e4])
+def test_a_phi_is_a_number_within_reach(phi):
+    with pytest.raises(ConfigError, match="phi: expected a number from -30 to 30"):
+        Coefficients().at(phi)
 
 
 @pytest.mark.parametrize(("budget", "step"), [(1.0, 0.01), (0.3, 0.01), (77.7, 0.05), (1e-3, 0.5)])

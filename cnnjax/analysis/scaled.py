@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.analysis.count import Known, count
+from cnnjax.analysis.layers import without_compilation
 from cnnjax.analysis.summary import summarize
 from cnnjax.errors import ConfigError
 from cnnjax.models import create_model
@@ -74,6 +75,7 @@ def cost_of(scaled: Scaled, known: Known | None = None, *, activations: bool = F
 
 def stages_of(network: Network, input_shape: tuple[int, int, int]) -> list[Stage]:
     """The feature maps with their channels, and how many blocks make each, from shallow to deep."""
+    network = without_compilation(network)
     names: list[str] = []
 
     def run(key: jax.Array, images: jax.Array) -> Any:

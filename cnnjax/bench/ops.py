@@ -60,7 +60,7 @@ def convolutions_of(names: Iterable[str], batch: int) -> dict[Convolution, list[
     """
     found: dict[Convolution, list[str]] = {}
     for name in names:
-        # A way of writing gradients by the kernel: what is computed forward is XLA's own, with what pools may fold.
+        # A form of gradients by the kernel alone: forward it leaves XLA's own, and what can be folded as it is folded.
         network, (height, width, channels) = create_model(name, lowering="columns"), get_variant(name).input_shape
         sizes = [(name, count, height, width) for count in _batches(batch, height * width)]
         sizes += [(f"{name} at {side}", batch, side, side) for side in _SMALLER.get(name, ())]

@@ -27,7 +27,8 @@ def test_a_budget(cnnjax):
     result = cnnjax(*command, "--json").done.json
     assert result["cost"]["macs"] <= 600e3 < result["next_cost"]["macs"]
     out = cnnjax(*command).done.out
-    assert f"within: phi {result['phi']:g}, lenet5_modern" in out
+    assert "within: phi 0, lenet5_modern, 32x32 pixels" in out
+    assert "above: phi 0.1, lenet5_modern depth=1.0184 width=1.0096, 32x32 pixels" in out
     assert f"macs {result['next_cost']['macs']:,}" in out
 
 
@@ -46,7 +47,9 @@ def test_the_grid(cnnjax):
         (["resnet50", "--budget", "mac=1"], "--budget: there is no quantity 'mac'; did you mean 'macs'?"),
         (["resnet50", "--budget", "macs=much"], "--budget macs: expected a number above 0, such as macs=1.8e9"),
         (["resnet50", "--budget", "macs=1", "--phi", "1"], "--phi, --budget and --grid are three questions"),
-        (["resnet50", "--alpha", "0.5"], "alpha: expected a number of at least 1, got 0.5"),
+        (["resnet50", "--alpha", "0.5"], "alpha: expected a number from 1 to 10, got 0.5"),
+        (["resnet50", "--phi", "nan"], "phi: expected a number from -30 to 30, got nan"),
+        (["resnet50", "width=wide", "--phi", "1"], "resnet50.width: expected"),
         (["resnet50", "stem=tiny"], "resnet50.stem: expected"),
         (["lenet5", "--phi", "1"], "lenet5: width 1.1 does not go with c3 'table'"),
         (["lenet5_modern", "--phi", "-9"], "LeNet-5 takes images (batch, height, width, channels) of at least 16x16"),
