@@ -103,7 +103,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     """
     tree: Tree = {}
     if path is not None:
-        tree = _read_with_base(Path(path), ())
+        tree = read_tree(path)
         tree.setdefault("name", Path(path).stem)
     for override in overrides:
         key, separator, value = override.partition("=")
@@ -244,12 +244,18 @@ def json_schema() -> Tree:
     return schema
 
 
-def _read_with_base(path: Path, seen: tuple[Path, ...]) -> Tree:
+def read_tree(path: str | Path) -> Tree:
+    """A config file's entries laid on those that it inherits through `base`, not yet checked.
+
+    Raises:
+        ConfigError: a file cannot be read, or inherits from itself.
+    """
+    return _read_with_base(Path(path), ())
+
+
+def read_yaml(path: Path) -> Tree:
+    """The mapping in a YAML file, an empty one where it holds nothing; ConfigError where it cannot be read."""
     try:
-        resolved = path.resolve()
-        if resolved in seen:
-            names = " -> ".join(file.name for file in (*seen, resolved))
-            raise ConfigError(f"{path}: inherits from itself through base: {names}")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"config file '{path}' cannot be read: there is no such file{_nearby(path)}") from None
@@ -260,9 +266,18 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> Tree:
         raise ConfigError(f"config file {str(path)!r} cannot be read: {reason}") from None
     tree = parse_yaml(text, str(path))
     if tree is None:
-        tree = {}
+        return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected sections such as 'model:' and 'data:', got {kind_of(tree)}")
+    return tree
+
+
+def _read_with_base(path: Path, seen: tuple[Path, ...]) -> Tree:
+    tree = read_yaml(path)
+    resolved = path.resolve()
+    if resolved in seen:
+        names = " -> ".join(file.name for file in (*seen, resolved))
+        raise ConfigError(f"{path}: inherits from itself through base: {names}")
     base = tree.pop("base", None)
     if base is None:
         return tree

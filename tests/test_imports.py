@@ -22,14 +22,26 @@ ROOMS = (
     ("parallel", "checkpoint"),
     ("train.loop", "train.evaluation", "train.run_weights", "train.predict"),
     ("study",),
-    ("", "__main__", "cli", "cli_bench", "cli_options", "cli_predict", "cli_scale", "cli_weights", "terminal"),
+    (
+        "",
+        "__main__",
+        "cli",
+        "cli_bench",
+        "cli_options",
+        "cli_predict",
+        "cli_scale",
+        "cli_study",
+        "cli_weights",
+        "terminal",
+        "terminal_study",
+    ),
 )
 NETWORKS = ("ops", "nn", "models", "analysis", "weights")
 # What only one file, or as many as are named, may name.
 DOORS: dict[str, str | tuple[str, ...]] = {
     "orbax": "checkpoint",
     "yaml": "config_files",
-    "typer": ("cli", "cli_bench", "cli_options", "cli_predict", "cli_scale", "cli_weights"),
+    "typer": ("cli", "cli_bench", "cli_options", "cli_predict", "cli_scale", "cli_study", "cli_weights"),
     "torch": ("weights.files", "bench.torch_contestants"),
     "safetensors": "weights.files",
     "h5py": "weights.keras_files",

@@ -49,22 +49,30 @@ def fit(
     Raises:
         ConfigError, DataError, RunError, TrainingError: each a sentence that says what to do.
     """
-    reporter = reporter or Reporter()
+    task, data, executor = prepare(config)
+    path = Path(run_dir) if run_dir is not None else default_run_dir(config)
+    return train_task(task, data, executor, path, force=force, reporter=reporter or Reporter())
+
+
+def prepare(config: Config) -> tuple[Task, Datasets, Executor]:
+    """Joins the job's processes, loads the data, and binds the config to them and to the devices.
+
+    Raises:
+        ConfigError, DataError, RunError: see `fit`.
+    """
     check_names(config)
     join_processes(config.parallel)
     keep_compiled(config.parallel)
     executor = make_executor(config)
-    path = Path(run_dir) if run_dir is not None else default_run_dir(config)
     data = load(config.data)
-    facts = DataFacts.of(data)
     task = make_task(
         config,
-        facts,
+        DataFacts.of(data),
         axis=executor.axis,
         lowering=executor.lowering,
         unroll_accumulation=jax.default_backend() == "cpu",
     )
-    return train_task(task, data, executor, path, force=force, reporter=reporter)
+    return task, data, executor
 
 
 def train_task(

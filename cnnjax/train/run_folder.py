@@ -36,6 +36,18 @@ _LOCK = ".cnnjax.lock"
 _SAFE = ("name", "log.", "checkpoint.", "parallel.", "eval.", "data.prefetch", "train.duration.")
 
 
+def in_use(path: Path) -> bool:
+    """Whether a process holds the run folder at this moment."""
+    if not (path / _LOCK).exists():
+        return False
+    with open(path / _LOCK, "rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
 def default_run_dir(config: Config) -> Path:
     """runs/NAME-HASH under the current folder."""
     return Path("runs") / f"{config.name}-{config_hash(config)}"

@@ -1,7 +1,10 @@
 """Everything that a run carries from step to step: arrays only."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from chex import ArrayTree
 from flax import struct
@@ -27,14 +30,21 @@ class TrainState(struct.PyTreeNode):
 def init_state(
     network: Network, optimizer: optax.GradientTransformation, seed: int, input_shape: tuple[int, int, int], ema: bool
 ) -> TrainState:
-    """The state before the first step; a pure function of its arguments.
+    """The state before the first step; a pure function of its arguments, which are those of `make_init`."""
+    return make_init(network, optimizer, input_shape, ema)(seed)
+
+
+def make_init(
+    network: Network, optimizer: optax.GradientTransformation, input_shape: tuple[int, int, int], ema: bool
+) -> Callable[[int], TrainState]:
+    """A function from a seed, below 2**32, to the state before the first step; it is compiled once for all seeds.
 
     Args:
         input_shape: (height, width, channels) of one image.
         ema: whether moving averages are kept.
     """
 
-    def init() -> TrainState:
+    def init(seed: jax.Array) -> TrainState:
         init_key, run_key = jax.random.split(jax.random.key(seed))
         variables = network.init(init_key, jnp.zeros((1, *input_shape)), train=False)
         params, batch_stats = variables["params"], variables.get("batch_stats", {})
@@ -47,6 +57,7 @@ def init_state(
             ema={"params": params, "batch_stats": batch_stats} if ema else None,
         )
 
-    # XLA's CPU back end takes half a second to optimise each random draw of a program that runs once.
+    # XLA's CPU back end takes half a second to optimise each random draw of a program that runs once a seed.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
-    return jax.jit(init, compiler_options=options)()
+    compiled = jax.jit(init, compiler_options=options)
+    return lambda seed: compiled(np.uint32(seed))

@@ -1,6 +1,7 @@
 """From a config to the objects that train it: network, optimizer and the two pure steps."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from cnnjax.models import check_args, create_model, get_variant
 from cnnjax.nn.network import Network
 from cnnjax.train.losses import make_loss
 from cnnjax.train.optimizer import check_optimizer, make_optimizer, make_schedule
-from cnnjax.train.state import TrainState, init_state
+from cnnjax.train.state import TrainState, make_init
 from cnnjax.train.step import BatchAxis, EvalStep, TrainStep, batch_averaging, make_eval_step, make_train_step
 
 
@@ -56,16 +57,16 @@ class Task:
     steps_per_epoch: int
     train_step: TrainStep
     eval_step: EvalStep
+    initialize: Callable[[int], TrainState]
+    """From a seed to the state before the first step."""
+
+    def with_seed(self, seed: int) -> "Task":
+        """The same task with another seed; what is compiled for the one serves the other too."""
+        return replace(self, config=self.config.model_copy(update={"seed": seed}))
 
     def init_state(self) -> TrainState:
         """The state before the first step."""
-        return init_state(
-            self.network,
-            self.optimizer,
-            self.config.seed,
-            self.facts.input_shape,
-            ema=self.config.train.ema_decay is not None,
-        )
+        return self.initialize(self.config.seed)
 
     def learning_rate(self, step: int) -> float:
         """That of the update which made step number `step` (the first is 1)."""
@@ -125,11 +126,26 @@ def make_task(
             f"model.name: {config.model.name} gives each {given} a class, and the data has one for each {wanted}; "
             "choose another model or another data.source"
         )
+    train_step = make_step(config, network, optimizer, axis=axis, unroll_accumulation=unroll_accumulation)
     loss = make_loss(config.train.loss)
-    train_step = make_train_step(
+    eval_step = make_eval_step(network, loss, mean=config.data.mean, std=config.data.std, axis=axis)
+    initialize = make_init(network, optimizer, facts.input_shape, ema=config.train.ema_decay is not None)
+    return Task(config, facts, network, optimizer, schedule, total, per_epoch, train_step, eval_step, initialize)
+
+
+def make_step(
+    config: Config,
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    *,
+    axis: BatchAxis = BatchAxis(),
+    unroll_accumulation: bool = False,
+) -> TrainStep:
+    """The config's training step for a network with any optimizer."""
+    return make_train_step(
         network,
         optimizer,
-        loss,
+        make_loss(config.train.loss),
         mean=config.data.mean,
         std=config.data.std,
         accumulate=config.optimizer.accumulate,
@@ -139,5 +155,3 @@ def make_task(
         unroll_accumulation=unroll_accumulation,
         axis=axis,
     )
-    eval_step = make_eval_step(network, loss, mean=config.data.mean, std=config.data.std, axis=axis)
-    return Task(config, facts, network, optimizer, schedule, total, per_epoch, train_step, eval_step)

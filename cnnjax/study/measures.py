@@ -1,0 +1,94 @@
+"""What is known of a finished run: its errors, what it cost, and the diagnostics that the study asks for."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cnnjax.analysis.count import count
+from cnnjax.config_files import flatten
+from cnnjax.data.sources import Datasets, Examples
+from cnnjax.errors import ConfigError, RunError
+from cnnjax.models import create_model
+from cnnjax.parallel import Executor
+from cnnjax.registry import did_you_mean
+from cnnjax.study.diagnostics import Tools, diagnose
+from cnnjax.train.evaluation import evaluate_state, load_state
+from cnnjax.train.run_folder import RESULT, not_written
+from cnnjax.train.task import Task
+
+MEASURES = "measures.json"
+TRAINING_EXAMPLES = 10_000
+"""So many of the training set, the first ones, are evaluated as the held-out set is."""
+
+Measures = dict[str, Any]
+
+
+def measure(
+    run_dir: Path, task: Task, data: Datasets, executor: Executor, asked: tuple[str, ...], tools: Tools
+) -> None:
+    """Writes a finished run's `measures.json`.
+
+    test_error, training_error and their difference gap are in percent, both of the last weights (the averaged ones
+    where there are some) in evaluation mode, without dropout; test_loss, training_loss; mean_iou of a segmentation;
+    params and macs; seconds, of training with evaluations and compilation; and `diagnose`'s.
+    """
+    config = task.config
+    result = json.loads((run_dir / RESULT).read_text(encoding="utf-8"))
+    state = load_state(run_dir, task)
+    seen = Examples(data.train.images[:TRAINING_EXAMPLES], data.train.labels[:TRAINING_EXAMPLES])
+    on_device = executor.put_state(state)
+    eval_step = executor.compile_eval(task.eval_step)
+    training = evaluate_state(config, seen, executor, eval_step, on_device, int(result["step"]))[-1]
+    counts = cost(task)
+    measures: Measures = {
+        "test_error": 100 * (1 - result["accuracy"]),
+        "training_error": 100 * (1 - training["accuracy"]),
+        "gap": 100 * (training["accuracy"] - result["accuracy"]),
+        "test_loss": result["loss"],
+        "training_loss": training["loss"],
+        **({"mean_iou": 100 * result["mean_iou"]} if "mean_iou" in result else {}),
+        "params": counts["params"],
+        "macs": counts["macs"],
+        "seconds": result["seconds"],
+        **diagnose(task, data, executor, state, asked, tools),
+    }
+    path = run_dir / MEASURES
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        beside.write_text(json.dumps(measures, indent=1) + "\n", encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        raise not_written(path, error) from None
+
+
+def cost(task: Task) -> dict[str, int]:
+    """params and macs of the network for one image, counted; ConfigError where it takes no such images."""
+    name, args = task.config.model.name, {"num_classes": len(task.facts.class_names), **task.config.model.args}
+    counts = count(create_model(name, **args), task.facts.input_shape)
+    return {"params": counts.params, "macs": counts.macs}
+
+
+def read_measures(run_dir: Path, asked: tuple[str, ...] = ()) -> Measures | None:
+    """A finished run's; None where it has none, or lacks a diagnostic that is asked for."""
+    path = run_dir / MEASURES
+    if not path.exists():
+        return None
+    try:
+        measures: Measures = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}); remove it, and it is made again") from None
+    return measures if set(asked) <= measures.keys() else None
+
+
+def value_of(measures: Mapping[str, Any], metric: str) -> float:
+    """The number of that name, with dots where it is within another: `gradient_norm.start.stage1`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    numbers = dict(flatten(measures))
+    if metric not in numbers:
+        raise ConfigError(f"metric: there is no '{metric}'; {did_you_mean(metric, numbers)}")
+    return float(numbers[metric])
