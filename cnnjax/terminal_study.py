@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cnnjax.study.wording import between, number
+
 _COLOURS = {"reproduced": "green", "not reproduced": "red", "undecided": "yellow", "failed": "red", "finished": "green"}
 
 
@@ -75,18 +77,6 @@ def print_computed(found: Any) -> None:
         console.print(Text.assemble(_coloured(f"{each.verdict:14}"), f"  {each.claim}: {numbers}"))
     reproduced = sum(each.verdict == "reproduced" for each in found)
     console.print(f"{reproduced} of {len(found)} reproduced, {len(found) - reproduced} not")
-
-
-def number(value: float | None) -> str:
-    """With as many digits as tell something."""
-    if value is None:
-        return ""
-    return f"{value:.2f}" if 0.1 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
-
-
-def between(interval: tuple[float, float] | None) -> str:
-    """`1.20 to 1.40`."""
-    return "" if interval is None else f"{number(interval[0])} to {number(interval[1])}"
 
 
 def _coloured(text: str) -> Text:

@@ -1,6 +1,7 @@
-"""A study cut into jobs, of this machine or of SLURM, through submitit. Imports no JAX, which a job starts for itself."""
+"""A study cut into jobs, of this machine or of SLURM, through submitit. Imports no JAX: a job starts it for itself."""
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -56,7 +57,7 @@ def launch(
         raise RunError(f"--launcher {launcher}: {error}") from None
     shares = _shares(sorted(os.sched_getaffinity(0)), jobs) if launcher == "local" else [None] * jobs
     started = [
-        executor.submit(work, study, list(arms), folder.resolve(), index + 1, jobs, retry_failed, share)
+        executor.submit(work, study, list(arms), folder.resolve(), index + 1, jobs, retry_failed, share, sys.argv)
         for index, share in enumerate(shares)
     ]
     say(f"started {jobs} jobs ({', '.join(job.job_id for job in started)}); their logs are in {folder / LOGS}")
@@ -64,9 +65,9 @@ def launch(
         say("'cnnjax study status' shows how far they are")
         return
     for job in started:
-        error = job.exception()
-        if error is not None:
-            raise RunError(f"job {job.job_id} failed, see {job.paths.stderr}: {str(error).strip().splitlines()[-1]}")
+        failure = job.exception()
+        if failure is not None:
+            raise RunError(f"job {job.job_id} failed, see {job.paths.stderr}: {str(failure).strip().splitlines()[-1]}")
 
 
 def work(
@@ -77,8 +78,15 @@ def work(
     count: int,
     retry_failed: bool,
     cpus: Sequence[int] | None,
+    command: list[str],
 ) -> None:
-    """One job's part; `cpus` are those that it may use, None for all that it is given."""
+    """One job's part.
+
+    Args:
+        cpus: those that it may use, None for all that it is given.
+        command: what was called to start the jobs, for the runs' records.
+    """
+    sys.argv = command
     if cpus is not None:
         os.sched_setaffinity(0, cpus)  # before JAX starts as many threads as there are
     from cnnjax.malloc import keep_freed_memory

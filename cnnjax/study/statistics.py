@@ -151,10 +151,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def detectable(error: float, freedom: float, confidence: float = 0.95, power: float = 0.8) -> float:
     """The true difference that a t test with this standard error would find in 80 of 100 studies."""
     critical = float(stats.t.ppf((1 + confidence) / 2, freedom))
+    # The noncentral t distribution as a mean over the error's own: scipy's is undefined for few degrees of freedom.
+    quantiles = (np.arange(2000) + 0.5) / 2000
+    bounds = critical * np.sqrt(stats.chi2.ppf(quantiles, freedom) / freedom)
 
     def missing(shift: float) -> float:
-        found = stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift)
-        return float(found) - power
+        found = stats.norm.sf(bounds - shift) + stats.norm.cdf(-bounds - shift)
+        return float(found.mean()) - power
 
     enough = critical
     while missing(enough) < 0:
