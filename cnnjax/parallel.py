@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from cnnjax.ops.onednn import CompilerOptions, compiler_options, resolve
 from cnnjax.train.state import TrainState
 from cnnjax.train.step import Batch, BatchAxis, EvalStep, Metrics, TrainStep
 
-_AXIS = "data"
+_AXIS, _SEEDS = "data", "seeds"
 
 # Environment variables by which a cluster tells the number of processes; jax.distributed finds the rest by itself.
 _PROCESS_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "JAX_NUM_PROCESSES")
@@ -162,6 +162,31 @@ class Executor:
     def _pmap_devices(self) -> list[jax.Device] | None:
         # Naming devices is for a subset in one process; over several processes pmap takes all of each.
         return None if self.process_count > 1 else list(self.mesh.devices.flat)
+
+
+def over_devices(function: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """`function` mapped over the leading axis of all its arguments, in equal parts on the first `count` devices.
+
+    Each device works through its part one after the other; nothing passes between them.
+    """
+    split = PartitionSpec(_SEEDS)
+    mapped = jax.shard_map(
+        lambda *args: jax.lax.map(lambda each: function(*each), args),
+        mesh=_mesh_of_seeds(count),
+        in_specs=split,
+        out_specs=split,
+        check_vma=False,
+    )
+    return mapped
+
+
+def put_stacked(tree: Any, count: int) -> Any:
+    """Arrays with the same leading axis, in equal parts to the first `count` devices."""
+    return jax.device_put(tree, NamedSharding(_mesh_of_seeds(count), PartitionSpec(_SEEDS)))
+
+
+def _mesh_of_seeds(count: int) -> Mesh:
+    return jax.make_mesh((count,), (_SEEDS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
 
 
 def to_host(leaf: Any) -> np.ndarray:

@@ -52,7 +52,7 @@ def launch(
         executor = submitit.AutoExecutor(folder=folder / LOGS, cluster=launcher)
         executor.update_parameters(**given)
     except (NameError, TypeError, AssertionError, ValueError) as error:
-        raise ConfigError(f"--job-option: {error}") from None
+        raise ConfigError(f"--job-option: {str(error).splitlines()[0]}") from None
     except RuntimeError as error:
         raise RunError(f"--launcher {launcher}: {error}") from None
     shares = _shares(sorted(os.sched_getaffinity(0)), jobs) if launcher == "local" else [None] * jobs

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax.analysis.count import count
+from cnnjax.config import Config
 from cnnjax.config_files import flatten
 from cnnjax.data.sources import Datasets, Examples
 from cnnjax.errors import ConfigError, RunError
@@ -16,7 +17,7 @@ from cnnjax.registry import did_you_mean
 from cnnjax.study.diagnostics import Tools, diagnose
 from cnnjax.train.evaluation import evaluate_state, load_state
 from cnnjax.train.run_folder import RESULT, not_written
-from cnnjax.train.task import Task
+from cnnjax.train.task import DataFacts, Task
 
 MEASURES = "measures.json"
 TRAINING_EXAMPLES = 10_000
@@ -26,7 +27,13 @@ Measures = dict[str, Any]
 
 
 def measure(
-    run_dir: Path, task: Task, data: Datasets, executor: Executor, asked: tuple[str, ...], tools: Tools
+    run_dir: Path,
+    task: Task,
+    data: Datasets,
+    executor: Executor,
+    asked: tuple[str, ...],
+    tools: Tools,
+    costs: Mapping[str, int],
 ) -> None:
     """Writes a finished run's `measures.json`.
 
@@ -41,7 +48,6 @@ def measure(
     on_device = executor.put_state(state)
     eval_step = executor.compile_eval(task.eval_step)
     training = evaluate_state(config, seen, executor, eval_step, on_device, int(result["step"]))[-1]
-    counts = cost(task)
     measures: Measures = {
         "test_error": 100 * (1 - result["accuracy"]),
         "training_error": 100 * (1 - training["accuracy"]),
@@ -49,8 +55,7 @@ def measure(
         "test_loss": result["loss"],
         "training_loss": training["loss"],
         **({"mean_iou": 100 * result["mean_iou"]} if "mean_iou" in result else {}),
-        "params": counts["params"],
-        "macs": counts["macs"],
+        **costs,
         "seconds": result["seconds"],
         **diagnose(task, data, executor, state, asked, tools),
     }
@@ -63,10 +68,10 @@ def measure(
         raise not_written(path, error) from None
 
 
-def cost(task: Task) -> dict[str, int]:
+def costs_of(config: Config, facts: DataFacts) -> dict[str, int]:
     """params and macs of the network for one image, counted; ConfigError where it takes no such images."""
-    name, args = task.config.model.name, {"num_classes": len(task.facts.class_names), **task.config.model.args}
-    counts = count(create_model(name, **args), task.facts.input_shape)
+    args = {"num_classes": len(facts.class_names), **config.model.args}
+    counts = count(create_model(config.model.name, **args), facts.input_shape)
     return {"params": counts.params, "macs": counts.macs}
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -11,14 +11,19 @@ from typing import Any, Literal
 
 import jax
 
+from cnnjax.config import DataConfig
+from cnnjax.data.sources import Datasets, load
 from cnnjax.errors import ConfigError, RunError, TrainingError
+from cnnjax.parallel import Executor
 from cnnjax.study.arms import Arm
 from cnnjax.study.diagnostics import Tools
-from cnnjax.study.measures import cost, measure, read_measures
+from cnnjax.study.measures import costs_of, measure, read_measures
 from cnnjax.study.question import Study
+from cnnjax.study.together import Timed, Way, compile_together, fastest, on_one_device, time_ways, train_together
 from cnnjax.train.loop import prepare, train_task
 from cnnjax.train.reporting import Record, Reporter
 from cnnjax.train.run_folder import CONFIG, in_use, not_written
+from cnnjax.train.task import DataFacts, Task, check_names
 
 FAILURE = "failure.json"
 
@@ -122,38 +127,129 @@ def run_study(
     everything = plan(arms, folder)
     todo = [run for run in shard.of(everything) if _is_due(run, study, retry_failed)]
     say(f"{len(everything)} runs, {len(everything) - len(todo)} of them done or another shard's; {len(todo)} to do")
-    done, complete = 0, True
+    doing = _Doing(study, everything, len(todo), say, _costs([run.arm for run in todo]))
     for arm, of_arm in groupby(todo, lambda run: run.arm):
-        task, data, executor = prepare(arm.config)
-        cost(task)  # a network that does not take these images is no failure of one run
+        if not doing.train_arm(arm, list(of_arm)):
+            return False
+    return doing.complete
+
+
+class _Doing:
+    """The work of one call of `run_study`."""
+
+    def __init__(
+        self, study: Study, everything: Sequence[Run], todo: int, say: Say, costs: Mapping[str, Mapping[str, int]]
+    ) -> None:
+        self.study, self.everything, self.todo, self.say = study, everything, todo, say
+        self.begun, self.complete = 0, True
+        self.costs = costs
+
+    def train_arm(self, arm: Arm, runs: Sequence[Run]) -> bool:
+        """Trains an arm's runs, together where that is asked for; False where the study has to end here."""
+        alone = self.study.together == "separate" or len(runs) == 1
+        task, data, executor = prepare(arm.config if alone else on_one_device(arm.config))
         tools = Tools(task, executor)
-        for run in of_arm:
-            done += 1
-            where = f"[{done}/{len(todo)}] {run}"
-            if study.budget.minutes is not None and minutes_spent(everything, study) >= study.budget.minutes:
-                say(f"the budget of {study.budget.minutes:g} minutes is spent; raise budget.minutes to go on")
-                return False
-            if in_use(run.path):
-                say(f"{where}: another process is at it")
-                complete = False
-                continue
-            if status_of(run, study) == "finished":  # by another process, meanwhile
-                continue
+        if not alone:
+            way = self._way(task, data, executor, len(runs))
+            if way != "separate" and not any(in_use(run.path) for run in runs):
+                return self._train_together(task, data, executor, tools, runs, way)
+        return all(self._train(task, data, executor, tools, run) for run in runs)
+
+    def _train(self, task: Task, data: Datasets, executor: Executor, tools: Tools, run: Run) -> bool:
+        self.begun += 1
+        where = f"[{self.begun}/{self.todo}] {run}"
+        if self._budget_is_spent():
+            return False
+        if in_use(run.path):
+            self.say(f"{where}: another process is at it")
+            self.complete = False
+            return True
+        if status_of(run, self.study) == "finished":  # by another process, meanwhile
+            return True
+        (run.path / FAILURE).unlink(missing_ok=True)
+        since, own = time.perf_counter(), task.with_seed(run.seed)
+        result: Record | BaseException
+        try:
+            result = train_task(own, data, executor, run.path, force=False, reporter=Reporter())
+        except (TrainingError, MemoryError, jax.errors.JaxRuntimeError) as error:
+            result = error
+        return self._note(where, run, own, data, executor, tools, result, time.perf_counter() - since)
+
+    def _train_together(
+        self, task: Task, data: Datasets, executor: Executor, tools: Tools, runs: Sequence[Run], way: Way
+    ) -> bool:
+        if self._budget_is_spent():
+            return False
+        for run in runs:
             (run.path / FAILURE).unlink(missing_ok=True)
-            since, own = time.perf_counter(), task.with_seed(run.seed)
-            try:
-                result = train_task(own, data, executor, run.path, force=False, reporter=Reporter())
-            except (TrainingError, MemoryError, jax.errors.JaxRuntimeError) as error:
-                _note_failure(run, error, time.perf_counter() - since)
-                say(f"{where}: failed: {error}")
-                continue
-            if not result["finished"]:
-                say(f"{where}: stopped and saved at step {result['step']}; the same command goes on")
-                return False
-            measure(run.path, own, data, executor, study.diagnostics, tools)
-            measures = read_measures(run.path) or {}
-            say(f"{where}: test error {measures['test_error']:.2f} %, {time.perf_counter() - since:.0f} s")
-    return complete
+        since, tasks = time.perf_counter(), [task.with_seed(run.seed) for run in runs]
+        step = compile_together(task, executor, way, len(runs))
+        results = train_together(tasks, data, executor, [run.path for run in runs], way, step)
+        if results is None:  # they were interrupted at different steps
+            return all(self._train(task, data, executor, tools, run) for run in runs)
+        seconds = (time.perf_counter() - since) / len(runs)
+        goes_on = True
+        for run, own, result in zip(runs, tasks, results, strict=True):
+            self.begun += 1
+            where = f"[{self.begun}/{self.todo}] {run} ({way})"
+            goes_on &= self._note(where, run, own, data, executor, tools, result, seconds)
+        return goes_on
+
+    def _note(
+        self,
+        where: str,
+        run: Run,
+        task: Task,
+        data: Datasets,
+        executor: Executor,
+        tools: Tools,
+        result: Record | BaseException,
+        seconds: float,
+    ) -> bool:
+        """Keeps a run's failure or its measures; False if it was told to stop."""
+        if isinstance(result, BaseException):
+            _note_failure(run, result, seconds)
+            self.say(f"{where}: failed: {result}")
+            return True
+        if not result["finished"]:
+            self.say(f"{where}: stopped and saved at step {result['step']}; the same command goes on")
+            return False
+        costs = self.costs[run.arm.name]
+        measure(run.path, task, data, executor, self.study.diagnostics, tools, costs)
+        measures = read_measures(run.path) or {}
+        self.say(f"{where}: test error {measures['test_error']:.2f} %, {seconds:.0f} s")
+        return True
+
+    def _way(self, task: Task, data: Datasets, executor: Executor, seeds: int) -> Timed:
+        if self.study.together != "auto":
+            return self.study.together
+        timings = time_ways(task, data, executor, seeds)
+        way = fastest(timings, task.total_steps)
+        told = ", ".join(f"{each.way} {1000 * each.step_seconds:.0f} ms" for each in timings)
+        self.say(f"a step of {seeds} seeds: {told}; chosen: {way}")
+        return way
+
+    def _budget_is_spent(self) -> bool:
+        minutes = self.study.budget.minutes
+        if minutes is None or minutes_spent(self.everything, self.study) < minutes:
+            return False
+        self.say(f"the budget of {minutes:g} minutes is spent; raise budget.minutes to go on")
+        return True
+
+
+def _costs(arms: Sequence[Arm]) -> dict[str, dict[str, int]]:
+    """Each arm's params and macs; an arm whose network does not take its images is told before anything is trained."""
+    facts: dict[DataConfig, DataFacts] = {}
+    costs = {}
+    for arm in {arm.name: arm for arm in arms}.values():
+        check_names(arm.config)
+        if arm.config.data not in facts:
+            facts[arm.config.data] = DataFacts.of(load(arm.config.data))
+        try:
+            costs[arm.name] = costs_of(arm.config, facts[arm.config.data])
+        except ConfigError as error:
+            raise ConfigError(f"arm '{arm.name}': {error}") from None
+    return costs
 
 
 def _is_due(run: Run, study: Study, retry_failed: bool) -> bool:

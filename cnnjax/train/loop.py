@@ -2,6 +2,8 @@
 
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from cnnjax.train.reporting import Clock, Reporter, Sums
 from cnnjax.train.run_folder import (
     CHECKPOINTS,
     CURVE,
+    RESULT,
     Record,
     RunFolder,
     default_run_dir,
@@ -79,13 +82,22 @@ def train_task(
     task: Task, data: Datasets, executor: Executor, path: Path, *, force: bool, reporter: Reporter
 ) -> Record:
     """What `fit` does once everything is bound to the data and the devices."""
+    with open_training(task, data, executor, path, force=force, reporter=reporter) as training:
+        return training.train()
+
+
+@contextmanager
+def open_training(
+    task: Task, data: Datasets, executor: Executor, path: Path, *, force: bool, reporter: Reporter
+) -> Iterator["Training"]:
+    """Holds a run folder while something trains in it; errors are those of `fit`."""
     folder, changes = _open_folder(path, task, force, executor)
     try:
         if changes:
             reporter.message(f"continuing with a changed config: {describe_changes(changes)}")
         checkpoints = Checkpoints(path / CHECKPOINTS, task.config.checkpoint)
         try:
-            return _Run(task, data, executor, path, folder, checkpoints, reporter).train()
+            yield Training(task, data, executor, path, folder, checkpoints, reporter)
         finally:
             reporter.stop()
             checkpoints.close()
@@ -94,7 +106,7 @@ def train_task(
             folder.close()
 
 
-class _Run:
+class Training:
     """One process's part in training one run folder."""
 
     def __init__(
@@ -110,7 +122,7 @@ class _Run:
         self.task, self.data, self.executor, self.path, self.reporter = task, data, executor, path, reporter
         self.folder, self.checkpoints = folder, checkpoints
         self.eval_step = executor.compile_eval(task.eval_step)
-        self.since = time.perf_counter()
+        self.since, self.seconds_before, self.sharing = time.perf_counter(), 0.0, 1
         self.interval = Sums()
         self.evaluated: tuple[int, float] | None = None
         self.tensorboard: TensorBoard | None = None
@@ -127,15 +139,11 @@ class _Run:
             put=self.executor.put_batch,
             prefetch=config.data.prefetch,
         )
-        state, step = self._start_or_resume(batches)
+        state, step = self.start_or_resume(batches)
         if step < task.total_steps:
             self.reporter.start(step, task.total_steps, config.data.batch_size)
-        log_every, eval_every, save_every = (
-            every.to_steps(task.steps_per_epoch, config.data.batch_size) if every else None
-            for every in (config.log.every, config.eval.every, config.checkpoint.every)
-        )
-        if step == task.total_steps and broadcast(int(not self._is_evaluated(step))):
-            self._evaluate(state, step)  # stopped here once, on its way to more steps than are asked for now
+        if step == task.total_steps and broadcast(int(not self.is_evaluated(step))):
+            self.evaluate(state, step)  # stopped here once, on its way to more steps than are asked for now
         pending: deque[tuple[int, Any]] = deque()
         stopped = False
         clock = Clock(step)
@@ -151,23 +159,22 @@ class _Run:
                 pending.append((step, metrics))
                 stopped = should_stop(asked.is_set(), step)
                 done = stopped or step == task.total_steps
-                log, evaluation, save = (
-                    every is not None and step % every == 0 for every in (log_every, eval_every, save_every)
-                )
+                log, evaluation, save = due_at(task, step)
                 # What is written must be complete and finite; otherwise stay behind, and let the device run ahead.
                 while len(pending) > (0 if log or evaluation or save or done else LAG):
-                    self._read_metrics(*pending.popleft())
-                if log or step == task.total_steps:
-                    self._log(step, clock)
-                if evaluation or step == task.total_steps:
-                    self._evaluate(state, step)
+                    self.read_oldest(pending)
+                if log:
+                    self.log(step, clock)
+                if evaluation:
+                    self.evaluate(state, step)
                     clock.restart(step)
                 if save or done:
-                    self._save(state, step, batches.get_state())
+                    self.save(state, step, batches.get_state())
                     clock.restart(step)
-            return self._finish(step, trained_now=step >= first)
+            return self.finish(step, trained_now=step >= first)
 
-    def _start_or_resume(self, batches: Any) -> tuple[TrainState, int]:
+    def start_or_resume(self, batches: Any) -> tuple[TrainState, int]:
+        """The state to go on from and its step; `batches` are set to what follows."""
         state = self.task.init_state()
         restored = self.checkpoints.restore(self.executor.copy_state(self.executor.put_state(state)))
         step = 0
@@ -177,6 +184,7 @@ class _Run:
             state, step = restored.state, restored.step
             batches.set_state(restored.progress["iterator"])
             self.interval = Sums(restored.progress["interval"])
+            self.seconds_before = restored.progress.get("seconds", 0.0)
             if step > self.task.total_steps:
                 raise RunError(
                     f"{self.path} is at step {step} already, and train.duration asks for {self.task.total_steps}; "
@@ -193,8 +201,13 @@ class _Run:
                 self.tensorboard = TensorBoard(self.path, step)
         return self.executor.put_state(state), step
 
-    def _read_metrics(self, step: int, metrics: Any) -> None:
-        values = self.executor.read_metrics(metrics)
+    def read_oldest(self, pending: deque[tuple[int, Any]]) -> None:
+        """Takes the metrics that wait longest, and waits for the step that made them."""
+        step, metrics = pending.popleft()
+        self.note_metrics(step, self.executor.read_metrics(metrics))
+
+    def note_metrics(self, step: int, values: dict[str, tuple[float, float]]) -> None:
+        """Adds a step's sums to its interval's; TrainingError where loss or gradient are not finite."""
         loss, gradient = values["loss"][0], values["grad_norm"][0]
         if not (abs(loss) < float("inf") and abs(gradient) < float("inf")):
             self.checkpoints.wait()
@@ -208,7 +221,8 @@ class _Run:
         self.interval.add(values)
         self.reporter.advance(step, self.interval.means())
 
-    def _log(self, step: int, clock: "Clock") -> None:
+    def log(self, step: int, clock: "Clock") -> None:
+        """A line of training metrics: the means since the last one."""
         batch_size = self.task.config.data.batch_size
         self._record(
             {
@@ -223,16 +237,19 @@ class _Run:
         )
         self.interval = Sums()
 
-    def _evaluate(self, state: TrainState, step: int) -> None:
+    def evaluate(self, state: TrainState, step: int) -> None:
+        """A line of the held-out set for the weights, and one for their average if there is one."""
         for record in evaluate_state(self.task.config, self.data.test, self.executor, self.eval_step, state, step):
             self._record({"kind": "eval", **record, "epoch": step / self.task.steps_per_epoch})
             self.evaluated = step, record["accuracy"]
 
-    def _is_evaluated(self, step: int) -> bool:
+    def is_evaluated(self, step: int) -> bool:
+        """Whether the history has an evaluation of that step."""
         return any(record["kind"] == "eval" and record["step"] == step for record in read_history(self.path))
 
-    def _save(self, state: TrainState, step: int, iterator: Any) -> None:
-        progress = {"iterator": iterator, "interval": self.interval.totals}
+    def save(self, state: TrainState, step: int, iterator: Any) -> None:
+        """Starts writing a checkpoint; `iterator` is the position in the data."""
+        progress = {"iterator": iterator, "interval": self.interval.totals, "seconds": self.seconds()}
         accuracy = self.evaluated[1] if self.evaluated is not None and self.evaluated[0] == step else None
         self.checkpoints.save(self.executor.copy_state(state), progress, accuracy)
 
@@ -243,7 +260,12 @@ class _Run:
             self.tensorboard.add(record)
         self.reporter.record(record)
 
-    def _finish(self, step: int, trained_now: bool) -> Record:
+    def seconds(self) -> float:
+        """Spent on this run so far, in all its starts, as far as checkpoints tell; of what several share, its part."""
+        return self.seconds_before + (time.perf_counter() - self.since) / self.sharing
+
+    def finish(self, step: int, trained_now: bool) -> Record:
+        """Waits for what is being written, draws the curve, and returns `fit`'s result."""
         self.checkpoints.wait()
         self.reporter.stop()
         if self.tensorboard is not None:
@@ -269,13 +291,23 @@ class _Run:
             "best_accuracy": max((record["accuracy"] for record in evaluated), default=None),
             "train_loss": trained[-1]["loss"] if trained else None,
             "train_accuracy": trained[-1]["accuracy"] if trained else None,
-            "seconds": time.perf_counter() - self.since,
+            "seconds": self.seconds(),
         }
         if evaluated and "mean_iou" in evaluated[-1]:
             result["mean_iou"] = evaluated[-1]["mean_iou"]
-        if self.folder is not None and trained_now:
+        # A run that was killed between its last checkpoint and this has none.
+        if self.folder is not None and (trained_now or not (self.path / RESULT).exists()):
             self.folder.write_result(result)
         return result
+
+
+def due_at(task: Task, step: int) -> tuple[bool, bool, bool]:
+    """Whether metrics are logged, the held-out set is evaluated and the state is saved after a step."""
+    config, last = task.config, step == task.total_steps
+    every = (config.log.every, config.eval.every, config.checkpoint.every)
+    steps = (each.to_steps(task.steps_per_epoch, config.data.batch_size) if each else None for each in every)
+    log, evaluation, save = (last or (each is not None and step % each == 0) for each in steps)
+    return log, evaluation, save
 
 
 def _open_folder(
