@@ -208,6 +208,35 @@ def scaling(
                 )
 
 
+@app.command()
+def seeds(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Networks; by default three small ones.")
+    ] = None,
+    count: Annotated[int, typer.Option("--seeds", help="How many at a time.", min=2)] = 4,
+    batch: Annotated[int, typer.Option(help="Images of each seed's batch.", min=1)] = 32,
+    report: Annotated[Path | None, typer.Option(help="Folder of a page that the measurements are added to.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Several seeds of one network: one after the other, in one program, or over the devices."""
+    from cnnjax.bench.seeds import NETWORKS, add_to_report, measure_seeds
+
+    for name in names or NETWORKS:
+        row = measure_seeds(name, count, batch)
+        if report is not None:
+            add_to_report(row, report)
+        if as_json:
+            print(json.dumps(row), flush=True)
+            continue
+        print(f"{name}, {count} seeds, batch {batch}, {row['devices']} {row['backend']} devices")
+        for each in row["ways"]:
+            print(
+                f"  {each['way']}: {1000 * each['step_seconds']:.1f} ms a step ({each['ratio']:.2f} of separate), "
+                f"compiled in {each['compile_seconds']:.1f} s",
+                flush=True,
+            )
+
+
 def _rate(row: Mapping[str, Any]) -> str:
     rate = float(row["images_per_second"])
     return f"{rate:,.1f}" if rate >= 10 else f"{rate:.2f}"
