@@ -165,19 +165,14 @@ class Executor:
 
 
 def over_devices(function: Callable[..., Any], count: int) -> Callable[..., Any]:
-    """`function` mapped over the leading axis of all its arguments, in equal parts on the first `count` devices.
+    """`function` of arrays with the same leading axis, on equal parts of it on the first `count` devices.
 
-    Each device works through its part one after the other; nothing passes between them.
+    Nothing passes between the devices.
     """
     split = PartitionSpec(_SEEDS)
-    mapped = jax.shard_map(
-        lambda *args: jax.lax.map(lambda each: function(*each), args),
-        mesh=_mesh_of_seeds(count),
-        in_specs=split,
-        out_specs=split,
-        check_vma=False,
-    )
-    return mapped
+    mesh = _mesh_of_seeds(count)
+    parted: Callable[..., Any] = jax.shard_map(function, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
+    return parted
 
 
 def put_stacked(tree: Any, count: int) -> Any:

@@ -1,6 +1,7 @@
 """What scaled networks cost, counted and not by the formula, and the largest one within a budget."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -14,7 +15,7 @@ from cnnjax.analysis.summary import summarize
 from cnnjax.errors import ConfigError
 from cnnjax.models import create_model
 from cnnjax.nn.network import Network
-from cnnjax.scaling import Factors, Fit, Scaled, largest_phi
+from cnnjax.scaling import Fit, Scaled, largest_phi
 
 Quantity = Literal["params", "macs", "activation_bytes", "training_bytes"]
 """`activation_bytes` are of one image; `training_bytes` are `training_memory`'s, of a batch."""
@@ -30,6 +31,8 @@ class Stage:
     channels: int
     repeats: int
     """Numbered modules (blocks, layers or convolutions) in the module of that name; 0 where it has none."""
+    size: tuple[int, int]
+    """Height and width."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def stages_of(network: Network, input_shape: tuple[int, int, int]) -> list[Stage
     images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     features, params = jax.eval_shape(run, jax.random.key(0), images)
     numbered = {name: sum(part[-1].isdigit() for part in params.get(name, {})) for name in names}
-    return [Stage(name, features[name].shape[-1], numbered[name]) for name in names]
+    return [Stage(name, features[name].shape[-1], numbered[name], features[name].shape[1:3]) for name in names]
 
 
 def largest_within(
@@ -126,11 +129,11 @@ def describe(networks: Sequence[tuple[float, Scaled]], base: Scaled) -> list[dic
     Returns:
         For each: phi, depth, width and resolution (factors), model, args, input, params, macs, stages (name, channels,
         repeats); `macs_by_formula`, how many times the multiply-adds of `base` the factors promise;
-        `macs_after_rounding`, the same of the depth, width and resolution that rounding leaves; and `macs_ratio`, as
-        counted: it differs further since not every layer grows with the square of the width.
+        `macs_after_rounding`, the same of what rounding leaves of each stage's repeats, channels and map; and
+        `macs_ratio`, as counted: it differs further since a stage's further blocks cost other than its first.
     """
     known: Known = {}
-    macs_of_base, stages_of_base = cost_of(base, known).macs, _stages(base)
+    macs_of_base, stages_of_base, shares = cost_of(base, known).macs, _stages(base), _shares(base)
     rows = []
     for phi, scaled in networks:
         cost, stages = cost_of(scaled, known), _stages(scaled)
@@ -144,7 +147,7 @@ def describe(networks: Sequence[tuple[float, Scaled]], base: Scaled) -> list[dic
                 "params": cost.params,
                 "macs": cost.macs,
                 "macs_by_formula": scaled.factors.macs,
-                "macs_after_rounding": _rounded(stages, stages_of_base, scaled, base).macs,
+                "macs_after_rounding": _rounded(shares, stages, stages_of_base),
                 "macs_ratio": cost.macs / macs_of_base,
                 "stages": [dataclasses.asdict(stage) for stage in stages],
             }
@@ -156,9 +159,26 @@ def _stages(scaled: Scaled) -> list[Stage]:
     return stages_of(create_model(scaled.name, **scaled.args), scaled.input_shape)
 
 
-def _rounded(stages: Sequence[Stage], of_base: Sequence[Stage], scaled: Scaled, base: Scaled) -> Factors:
-    """The factors that came out: of all repeats, of the stages' channels on the mean, of the images."""
-    widths = [now.channels / then.channels for now, then in zip(stages, of_base, strict=True)]
-    blocks, of_base_blocks = (sum(stage.repeats for stage in each) for each in (stages, of_base))
-    depth = blocks / of_base_blocks if of_base_blocks else scaled.factors.depth
-    return Factors(depth, sum(widths) / len(widths), scaled.input_shape[0] / base.input_shape[0])
+def _rounded(shares: Mapping[str, float], stages: Sequence[Stage], of_base: Sequence[Stage]) -> float:
+    """How many times the base's multiply-adds rounding leaves: each stage's repeats, channels and map for themselves,
+    weighed by its share of the cost; layers beside the stages grow as all stages together."""
+    before = {stage.name: stage for stage in of_base}
+    growth = {}
+    for now in stages:
+        then = before[now.name]
+        repeats = now.repeats / then.repeats if then.repeats else 1.0
+        area = math.prod(now.size) / math.prod(then.size)
+        growth[now.name] = repeats * (now.channels / then.channels) ** 2 * area
+    known = sum(shares.get(name, 0.0) for name in growth)
+    if not known:
+        return sum(growth.values()) / len(growth)
+    return sum(shares.get(name, 0.0) * factor for name, factor in growth.items()) / known
+
+
+def _shares(scaled: Scaled) -> dict[str, float]:
+    """Multiply-adds by top-level module."""
+    shares: dict[str, float] = {}
+    for layer in summarize(create_model(scaled.name, **scaled.args), scaled.input_shape).layers:
+        module = layer.name.partition("/")[0]
+        shares[module] = shares.get(module, 0.0) + layer.macs
+    return shares

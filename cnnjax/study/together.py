@@ -44,15 +44,28 @@ def on_one_device(config: Config) -> Config:
 
 def compile_together(task: Task, executor: Executor, way: Way, seeds: int) -> Step:
     """The training step for stacked states and batches, whose leading axis is the seed; the states are donated."""
-    step = task.train_step
+    one_by_one = _one_by_one(task.train_step)
     function = {
-        "vmap": jax.vmap(step),
-        "map": lambda states, batches: lax.map(lambda each: step(*each), (states, batches)),
-        "devices": over_devices(step, devices_for(seeds)),
+        "vmap": jax.vmap(task.train_step),
+        "map": one_by_one,
+        "devices": over_devices(one_by_one, devices_for(seeds)),
     }[way]
     options = compiler_options(executor.lowering, jax.default_backend())
     compiled: Step = jax.jit(function, donate_argnums=0, compiler_options=options)
     return compiled
+
+
+def _one_by_one(step: Step) -> Step:
+    """The step for stacked states and batches, one seed after the other in one program."""
+
+    def of_all(states: TrainState, batches: Any) -> tuple[TrainState, Any]:
+        # A loop's convolutions are many times slower on a CPU, neither oneDNN's nor threaded: there it is written out.
+        written_out = jax.default_backend() == "cpu"
+        _, results = lax.scan(lambda _, each: (None, step(*each)), None, (states, batches), unroll=written_out)
+        new_states, metrics = results
+        return new_states, metrics
+
+    return of_all
 
 
 def devices_for(seeds: int) -> int:

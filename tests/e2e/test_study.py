@@ -240,6 +240,17 @@ def test_jobs_of_this_machine(file, done, environment, tmp_path):
     assert len(list((tmp_path / "jobs").glob("*.out"))) == 2
 
 
+def test_the_readmes_study(cnnjax, tmp_path, monkeypatch):
+    root = Path(__file__).resolve().parents[2]
+    (text,) = re.findall(r"```yaml\n(question:.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    file = tmp_path / "norm.yaml"
+    file.write_text(text.replace("base: configs", f"base: {root}/configs").replace("seeds: 5", "seeds: 2"))
+    monkeypatch.chdir(tmp_path)
+    answered = cnnjax("study", "run", file, "train.duration.epochs=3", "--json").done.json
+    assert [arm["finished"] for arm in answered["arms"]] == [[0, 1], [0, 1]]
+    assert answered["verdicts"][0]["verdict"] in ("reproduced", "not reproduced", "undecided")
+
+
 def test_the_budget_ends_a_study_before_the_next_run(cnnjax, file, done, tmp_path):
     small = tmp_path / "small.yaml"
     small.write_text(STUDY + "budget: {minutes: 1.0e-6}\n")
