@@ -72,8 +72,7 @@ def draw_curves(histories: Mapping[str, Sequence[Sequence[Record]]], path: Path)
     for axes, kind, label, value in panels:
         for index, (name, runs) in enumerate(histories.items()):
             kept = [[record for record in run if record["kind"] == kind] for run in runs]
-            if kind == "eval":
-                kept = [_last_weights(records) for records in kept]
+            kept = [_last_weights(records) if kind == "eval" else _whole_intervals(records) for records in kept]
             steps = min(map(len, kept), default=0)
             if not steps:
                 continue
@@ -118,7 +117,7 @@ def draw_costs(study: Study, answers: Answers, path: Path) -> None:
             if isinstance(fit, PowerFit) and study.power_laws[name].cost == cost:
                 _draw_fit(axes, name, fit, points.values(), index)
         axes.set(xlabel=label_of(cost), ylabel=label_of(study.metric))
-        if max(x for x, _ in points.values()) > 3 * min(x for x, _ in points.values()):
+        if max(x for x, _ in points.values()) > 5 * min(x for x, _ in points.values()):
             axes.set_xscale("log")
         axes.grid(visible=True, alpha=0.25)
     handles, labels = panels[0].get_legend_handles_labels()
@@ -179,6 +178,13 @@ def _rows(axes: Any, names: Sequence[str]) -> None:
 def _last_weights(records: Sequence[Record]) -> list[Record]:
     """Of each evaluation the record of the weights that count: the averaged ones where a run has some."""
     return list({record["step"]: record for record in records}.values())
+
+
+def _whole_intervals(records: Sequence[Record]) -> list[Record]:
+    """Without a last one that ends early, whose mean is over fewer steps than the others'."""
+    if len(records) > 2 and records[-1]["step"] - records[-2]["step"] < records[0]["step"] / 2:
+        return list(records[:-1])
+    return list(records)
 
 
 def _draw_fit(axes: Any, name: str, fit: PowerFit, points: Any, index: int) -> None:
