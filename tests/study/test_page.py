@@ -1,0 +1,30 @@
+"""Parts of a page that no run is needed for."""
+
+from pathlib import Path
+
+import pytest
+
+from cnnjax.config_files import load_config
+from cnnjax.study.report import _without_place
+from cnnjax.study.wording import between, number, p_value, table
+
+
+def test_a_report_names_no_folder_of_the_machine():
+    config = load_config(None, ["data.source={kind: idx, path: /home/somebody/data/mnist}"])
+    assert _without_place(config).data.source.path == Path("mnist")
+    relative = load_config(None, ["data.source={kind: idx, path: data/mnist}"])
+    assert _without_place(relative) == relative
+    assert _without_place(load_config()) == load_config()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, ""), (0.0, "0.00"), (12.345, "12.35"), (-0.0123, "-0.0123"), (12345.6, "1.23e+04")]
+)
+def test_numbers(value, text):
+    assert number(value) == text
+
+
+def test_intervals_p_values_and_tables():
+    assert (between((1.0, 2.0)), between(None)) == ("1.00 to 2.00", "")
+    assert (p_value(0.0004), p_value(0.04), p_value(None)) == ("< 0.001", "0.040", "")
+    assert table(("a", "b"), [("1|2", "3")]) == ["| a | b |", "| --- | --- |", "| 1\\|2 | 3 |"]
