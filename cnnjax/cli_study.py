@@ -34,7 +34,9 @@ def run(
         list[str] | None,
         typer.Option("--job-option", metavar="NAME=VALUE", help="For submitit, such as slurm_partition=gpu."),
     ] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Begin failed runs anew.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try failed runs again, from their last checkpoint.")
+    ] = False,
     together: Annotated[
         Literal["auto", "separate", "vmap", "map", "devices"] | None,
         typer.Option(help="How an arm's seeds are trained, instead of what the file says."),

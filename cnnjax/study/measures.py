@@ -1,7 +1,6 @@
 """What is known of a finished run: its errors, what it cost, and the diagnostics that the study asks for."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from cnnjax.parallel import Executor
 from cnnjax.registry import did_you_mean
 from cnnjax.study.diagnostics import Tools, diagnose
 from cnnjax.train.evaluation import evaluate_state, load_state
-from cnnjax.train.run_folder import RESULT, not_written
+from cnnjax.train.run_folder import Record, not_written, write_whole
 from cnnjax.train.task import DataFacts, Task
 
 MEASURES = "measures.json"
@@ -28,6 +27,7 @@ Measures = dict[str, Any]
 
 def measure(
     run_dir: Path,
+    result: Record,
     task: Task,
     data: Datasets,
     executor: Executor,
@@ -35,14 +35,13 @@ def measure(
     tools: Tools,
     costs: Mapping[str, int],
 ) -> None:
-    """Writes a finished run's `measures.json`.
+    """Writes the `measures.json` of a finished run, of which `result` is what `fit` returned.
 
     test_error, training_error and their difference gap are in percent, both of the last weights (the averaged ones
     where there are some) in evaluation mode, without dropout; test_loss, training_loss; mean_iou of a segmentation;
     params and macs; seconds, of training with evaluations and compilation; and `diagnose`'s.
     """
     config = task.config
-    result = json.loads((run_dir / RESULT).read_text(encoding="utf-8"))
     state = load_state(run_dir, task)
     seen = Examples(data.train.images[:TRAINING_EXAMPLES], data.train.labels[:TRAINING_EXAMPLES])
     on_device = executor.put_state(state)
@@ -60,10 +59,8 @@ def measure(
         **diagnose(task, data, executor, state, asked, tools),
     }
     path = run_dir / MEASURES
-    beside = path.with_name(f".{path.name}.new")
     try:
-        beside.write_text(json.dumps(measures, indent=1) + "\n", encoding="utf-8")
-        os.replace(beside, path)
+        write_whole(path, json.dumps(measures, indent=1) + "\n")
     except OSError as error:
         raise not_written(path, error) from None
 

@@ -1,7 +1,6 @@
 """A study's runs: which are done, and doing the others. Killed at any moment, the same call goes on."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from cnnjax.study.question import Study
 from cnnjax.study.together import Timed, Way, compile_together, fastest, on_one_device, time_ways, train_together
 from cnnjax.train.loop import prepare, train_task
 from cnnjax.train.reporting import Record, Reporter
-from cnnjax.train.run_folder import CONFIG, in_use, not_written
+from cnnjax.train.run_folder import CONFIG, in_use, not_written, write_whole
 from cnnjax.train.task import DataFacts, Task, check_names
 
 FAILURE = "failure.json"
@@ -114,7 +113,7 @@ def run_study(
     Args:
         folder: holds a run folder for each run.
         shard: the part to do here; others are somebody else's.
-        retry_failed: begin failed runs anew.
+        retry_failed: take failed runs up again, from their last checkpoint.
         say: told a line for each thing worth one.
 
     Returns:
@@ -215,7 +214,7 @@ class _Doing:
             self.say(f"{where}: stopped and saved at step {result['step']}; the same command goes on")
             return False
         costs = self.costs[run.arm.name]
-        measure(run.path, task, data, executor, self.study.diagnostics, tools, costs)
+        measure(run.path, result, task, data, executor, self.study.diagnostics, tools, costs)
         measures = read_measures(run.path) or {}
         self.say(f"{where}: test error {measures['test_error']:.2f} %, {seconds:.0f} s")
         return True
@@ -259,12 +258,10 @@ def _is_due(run: Run, study: Study, retry_failed: bool) -> bool:
 
 def _note_failure(run: Run, error: BaseException, seconds: float) -> None:
     path = run.path / FAILURE
-    beside = path.with_name(f".{FAILURE}.new")
     text = " ".join((str(error) or type(error).__name__).split())
     try:
         run.path.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps({"error": text[:1000], "seconds": seconds}) + "\n", encoding="utf-8")
-        os.replace(beside, path)
+        write_whole(path, json.dumps({"error": text[:1000], "seconds": seconds}) + "\n")
     except OSError as failed:
         raise not_written(path, failed) from None
 

@@ -21,7 +21,6 @@ from cnnjax.train.reporting import Clock, Reporter, Sums
 from cnnjax.train.run_folder import (
     CHECKPOINTS,
     CURVE,
-    RESULT,
     Record,
     RunFolder,
     default_run_dir,
@@ -295,8 +294,8 @@ class Training:
         }
         if evaluated and "mean_iou" in evaluated[-1]:
             result["mean_iou"] = evaluated[-1]["mean_iou"]
-        # A run that was killed between its last checkpoint and this has none.
-        if self.folder is not None and (trained_now or not (self.path / RESULT).exists()):
+        # A run that was killed between its last checkpoint and this has none, or that of an earlier stop.
+        if self.folder is not None and (trained_now or self.folder.result_step() != step):
             self.folder.write_result(result)
         return result
 

@@ -123,8 +123,8 @@ class RunFolder:
             RunError: the folder cannot be written.
         """
         try:
-            _write_whole(self.path / DATA, json.dumps(asdict(facts), indent=1) + "\n")
-            _write_whole(self.path / CONFIG, to_yaml(_without_place(config)))
+            write_whole(self.path / DATA, json.dumps(asdict(facts), indent=1) + "\n")
+            write_whole(self.path / CONFIG, to_yaml(_without_place(config)))
         except OSError as error:
             raise not_written(self.path, error) from None
 
@@ -139,15 +139,23 @@ class RunFolder:
     def write_result(self, result: Record) -> None:
         """Keeps what `fit` returns; RunError where it cannot be written."""
         try:
-            _write_whole(self.path / RESULT, json.dumps(result, indent=1) + "\n")
+            write_whole(self.path / RESULT, json.dumps(result, indent=1) + "\n")
         except OSError as error:
             raise RunError(f"{self.path / RESULT} cannot be written: {error.strerror}; make room") from None
+
+    def result_step(self) -> int | None:
+        """The step that the kept result is of; None where there is none that can be read."""
+        try:
+            step = json.loads((self.path / RESULT).read_text(encoding="utf-8"))["step"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return step if isinstance(step, int) else None
 
     def rewind(self, step: int) -> list[Record]:
         """Drops what the history tells of later steps, which will be made again; returns the rest."""
         records = [record for record in read_history(self.path) if record["step"] <= step]
         try:
-            _write_whole(self.path / HISTORY, "".join(json.dumps(record) + "\n" for record in records))
+            write_whole(self.path / HISTORY, "".join(json.dumps(record) + "\n" for record in records))
         except OSError as error:
             raise not_written(self.path / HISTORY, error) from None
         return records
@@ -185,7 +193,7 @@ class RunFolder:
                 raise ValueError("expected a list")
         except ValueError as error:
             raise RunError(f"{path} cannot be read ({error}); remove it, only the run's own log is in it") from None
-        _write_whole(path, json.dumps([*starts, environment()], indent=1) + "\n")
+        write_whole(path, json.dumps([*starts, environment()], indent=1) + "\n")
 
 
 def _without_place(config: Config) -> Config:
@@ -296,7 +304,7 @@ def _git() -> Record | None:
         return None
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """All or nothing, whatever happens in between."""
     beside = path.with_name(f".{path.name}.new")
     beside.write_text(text, encoding="utf-8")

@@ -72,6 +72,23 @@ def test_a_finished_run_without_its_last_evaluation_is_evaluated_again(keep, cop
     assert (found["step"], found["accuracy"], found["loss"]) == (6, expected["accuracy"], expected["loss"])
 
 
+@pytest.mark.parametrize("kept", [None, "", '{"step": 4, "finished": false}'], ids=["missing", "empty", "of a stop"])
+def test_a_run_killed_before_its_last_result_gets_one(kept, copied, trained, small, cnnjax):
+    file = copied / "result.json"
+    file.unlink()
+    if kept is not None:
+        file.write_text(kept)
+    assert cnnjax("train", small, "--run-dir", copied).done
+    made, first = json.loads(file.read_text()), json.loads((trained / "result.json").read_text())
+    assert (made["step"], made["finished"], made["accuracy"]) == (6, True, first["accuracy"])
+
+
+def test_a_finished_run_keeps_its_result(copied, small, cnnjax):
+    before = (copied / "result.json").read_bytes()
+    assert cnnjax("train", small, "--run-dir", copied).done
+    assert (copied / "result.json").read_bytes() == before
+
+
 def test_a_finished_run_says_so_and_returns_the_same_numbers(small, tmp_path, cnnjax):
     command = ("train", small, "--run-dir", tmp_path / "run", "--json")
     first = cnnjax(*command).done.json
