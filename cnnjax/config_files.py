@@ -105,6 +105,11 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     if path is not None:
         tree = read_tree(path)
         tree.setdefault("name", Path(path).stem)
+    return check(merge_overrides(tree, overrides))
+
+
+def merge_overrides(tree: Tree, overrides: Sequence[str]) -> Tree:
+    """`section.key=value` strings laid on a tree one after the other; ConfigError for one that is none."""
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator or not all(part.strip() for part in key.split(".")):
@@ -112,7 +117,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
                 f"override '{override}': expected section.key=value, for example schedule.learning_rate=0.1"
             )
         tree = merge(tree, _nested(key.strip().split("."), parse_yaml(value, f"override '{override}'")))
-    return check(tree)
+    return tree
 
 
 def parse_yaml(text: str, where: str) -> Any:

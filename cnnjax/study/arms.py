@@ -11,12 +11,13 @@ from pydantic import Field, PositiveInt
 
 from cnnjax.config import Config, Section
 from cnnjax.config_faults import kind_of
-from cnnjax.config_files import Tree, check, check_as, config_hash, flatten, merge
+from cnnjax.config_files import Tree, check, check_as, config_hash, merge, merge_overrides
 from cnnjax.errors import ConfigError
 from cnnjax.registry import did_you_mean
 from cnnjax.study.question import SEED_STRIDE, Study, load_study, nest
 
 _MOST_VALUES = 1000
+_SEEDS = "seed: which seeds a study has is said by `seeds`, and all arms have them"
 
 
 class Range(Section):
@@ -78,8 +79,6 @@ class Arm:
     name: str
     config: Config
     seeds: tuple[int, ...]
-    overrides: Mapping[str, Any]
-    """Dotted paths that the arm sets, for the report."""
 
     def config_of(self, seed: int) -> Config:
         """Its config with that seed."""
@@ -104,16 +103,10 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Study, 
     Raises:
         ConfigError: an entry is unknown, of the wrong type or impossible, or there are more runs than the budget has.
     """
-    from cnnjax.config_files import parse_yaml
-
     study, shared = load_study(path)
-    given: Tree = {}
-    for override in overrides:
-        key, separator, value = override.partition("=")
-        if not separator:
-            raise ConfigError(f"override '{override}': expected section.key=value, such as data.source.path=~/mnist")
-        given[key.strip()] = parse_yaml(value, f"override '{override}'")
-    arms = expand(study, merge(shared, nest(given)))
+    if "seed" in study.config or any(override.partition("=")[0].strip() == "seed" for override in overrides):
+        raise ConfigError(_SEEDS)
+    arms = expand(study, merge_overrides(shared, overrides))
     _check_names(study, arms)
     return study, arms
 
@@ -131,14 +124,13 @@ def expand(study: Study, shared: Mapping[str, Any]) -> list[Arm]:
     for number, combination in enumerate(itertools.product(*axes)):
         name = ", ".join(choice.label for choice in combination)
         tree = dict(shared)
-        changed: Tree = {}
         for choice in combination:
-            nested = nest(choice.overrides)
-            tree, changed = merge(tree, nested), merge(changed, nested)
+            if "seed" in choice.overrides:
+                raise ConfigError(f"arm '{name}': {_SEEDS}")
+            tree = merge(tree, nest(choice.overrides))
         for choice in combination:
             if choice.factors is not None:
-                scaled = _scaled(choice, tree)
-                tree, changed = merge(tree, scaled), merge(changed, scaled)
+                tree = merge(tree, _scaled(choice, tree))
         try:
             config = check(tree)
         except ConfigError as error:
@@ -147,7 +139,7 @@ def expand(study: Study, shared: Mapping[str, Any]) -> list[Arm]:
         seeds = tuple((seed + shift) % 2**32 for seed in study.seed_list)
         if name in arms or slug(name) in {slug(other) for other in arms}:
             raise ConfigError(f"axes: two arms are called '{name}'; name them apart")
-        arms[name] = Arm(name, config, seeds, dict(flatten(changed)))
+        arms[name] = Arm(name, config, seeds)
     runs = len(arms) * len(study.seed_list)
     if runs > study.budget.runs:
         raise ConfigError(f"{len(arms)} arms with {len(study.seed_list)} seeds are {runs} runs, and budget.runs allows "

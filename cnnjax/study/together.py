@@ -127,13 +127,14 @@ class _Group:
         """The loop of `Training.train`, for all of them; one that fails is left out of everything but the step."""
         task, first = self.trainings[0].task, step + 1
         failed: dict[int, TrainingError] = {}
-        clock = Clock(step)
+        clock, stopping = Clock(step), False
         with termination() as asked:
-            while step < task.total_steps and not asked.is_set():
+            while step < task.total_steps and not stopping:
                 states, metrics = self.step_of(states, stack([next(own) for own in self.batches], self.way))
                 step += 1
                 stacked = jax.tree.map(np.asarray, metrics)
                 log, evaluation, save = due_at(task, step)
+                stopping = asked.is_set()  # once a step, or some would be saved and others not
                 for index, training in enumerate(self.trainings):
                     if index in failed:
                         continue
@@ -143,7 +144,7 @@ class _Group:
                             training.log(step, clock)
                         if evaluation:
                             training.evaluate(_take(states, index), step)
-                        if save or asked.is_set():
+                        if save or stopping:
                             training.save(_take(states, index), step, self.batches[index].get_state())
                     except TrainingError as error:
                         failed[index] = error

@@ -27,7 +27,6 @@ def test_axes_are_crossed_and_arms_are_named_by_their_values(arms_of):
     ]
     assert (arms[1].config.model.args, arms[1].config.data.batch_size) == ({"norm": "batch"}, 128)
     assert arms[2].config.model.args == {}
-    assert arms[1].overrides == {"model.args.norm": "batch", "data.batch_size": 128}
 
 
 def test_arms_inherit_from_a_config_file(arms_of, tmp_path):
@@ -115,6 +114,7 @@ def test_a_grid_of_phi_scales_the_network_and_its_images(arms_of):
             "axes: {data.batch_size: [1, 2]}\nbudget: {runs: 9}\n",
             "2 arms with 5 seeds are 10 runs, and budget.runs allows 9",
         ),
+        ("axes: {seed: [1, 2]}\n", "arm 'seed=1': seed: which seeds a study has is said by `seeds`"),
         ("axes: {data.batch_size: [1]}\nquestions: 1\n", "questions: unknown key; did you mean 'question'?"),
     ],
 )

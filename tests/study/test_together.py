@@ -28,7 +28,7 @@ SMALL = (
 
 
 def arm_of(*overrides):
-    return Arm("arm", on_one_device(load_config(None, [*SMALL, *overrides])), SEEDS, {})
+    return Arm("arm", on_one_device(load_config(None, [*SMALL, *overrides])), SEEDS)
 
 
 def study_of(together):
@@ -78,7 +78,7 @@ def test_what_was_begun_together_is_continued(alone, tmp_path):
 
 def test_seeds_at_different_steps_go_on_alone(alone, tmp_path):
     half = arm_of("train.duration={steps: 6}")
-    assert run_study(study_of("separate"), [Arm("arm", half.config, SEEDS[:1], {})], tmp_path)
+    assert run_study(study_of("separate"), [Arm("arm", half.config, SEEDS[:1])], tmp_path)
     begun, whole = plan([half], tmp_path)[0], plan([arm_of()], tmp_path)[0]
     (begun.path / "measures.json").unlink()
     begun.path.rename(whole.path)
@@ -114,7 +114,7 @@ def test_compilation_counts_where_there_are_few_steps():
 
 def test_a_study_chooses_for_itself(tmp_path):
     said = []
-    assert run_study(study_of("auto"), [Arm("arm", arm_of().config, SEEDS[:2], {})], tmp_path, say=said.append)
+    assert run_study(study_of("auto"), [Arm("arm", arm_of().config, SEEDS[:2])], tmp_path, say=said.append)
     (told,) = (line for line in said if line.startswith("a step of 2 seeds: "))
     assert all(f"{way} " in told for way in ("separate", *WAYS))
     assert told.rpartition("chosen: ")[2] in ("separate", *WAYS)
