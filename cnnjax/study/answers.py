@@ -16,7 +16,7 @@ from typing import Any, Literal
 from cnnjax.errors import ConfigError
 from cnnjax.study.arms import Arm
 from cnnjax.study.measures import Measures, read_measures, value_of
-from cnnjax.study.question import Hypothesis, PowerLaw, Region, Study
+from cnnjax.study.question import COSTS, Hypothesis, PowerLaw, Region, Study
 from cnnjax.study.runs import plan, status_of
 from cnnjax.study.statistics import (
     Estimate,
@@ -123,7 +123,7 @@ def answer(study: Study, results: Sequence[ArmResult]) -> Answers:
     power_laws = {name: _fit(study, law, by_name) for name, law in study.power_laws.items()}
     means = {
         cost: {name: (_mean(by_name[name], cost), summary.mean) for name, summary in summaries.items()}
-        for cost in ("macs", "params", "seconds")
+        for cost in COSTS
     }
     lower_is_better = study.metric != "mean_iou"
     signed = {

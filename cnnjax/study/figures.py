@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.study.answers import Answers, ArmResult
-from cnnjax.study.question import Study
+from cnnjax.study.question import COSTS, Study
 from cnnjax.study.statistics import PowerFit
 from cnnjax.train.reporting import Record
 
@@ -96,8 +96,8 @@ def draw_curves(histories: Mapping[str, Sequence[Sequence[Record]]], path: Path)
 
 def draw_costs(study: Study, answers: Answers, path: Path) -> None:
     """The metric against multiply-adds, parameters and seconds, with the Pareto front and the fitted power laws."""
-    figure, panels = _figure(12, 4.2, 3)
-    for axes, cost in zip(panels, ("macs", "params", "seconds"), strict=True):
+    figure, panels = _figure(12, 4.2, len(COSTS))
+    for axes, cost in zip(panels, COSTS, strict=True):
         points = {}
         for index, result in enumerate(answers.results):
             name = result.arm.name

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
@@ -12,7 +12,8 @@ from cnnjax.errors import ConfigError
 from cnnjax.registry import unknown
 
 Together = Literal["auto", "separate", "vmap", "map", "devices"]
-Cost = Literal["params", "macs", "seconds"]
+Cost = Literal["macs", "params", "seconds"]
+COSTS: tuple[Cost, ...] = get_args(Cost)
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # So far apart are the seeds of two arms that share none.
 SEED_STRIDE = 100_000

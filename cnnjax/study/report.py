@@ -16,9 +16,9 @@ from cnnjax.study.arms import Arm
 from cnnjax.study.page import write_html
 from cnnjax.study.question import Study
 from cnnjax.study.runs import Run, plan, status_of
-from cnnjax.study.sections import RESULTS, Known, baseline_of, name_of, page, versions
+from cnnjax.study.sections import RESULTS, Known, baseline_of, name_of, page
 from cnnjax.study.wording import table
-from cnnjax.train.report import commit_of, portable
+from cnnjax.train.report import commit_of, portable, versions_of
 from cnnjax.train.run_folder import ENVIRONMENT, Record, environment, not_written, read_history
 
 PAGE, HTML = "README.md", "index.html"
@@ -82,7 +82,7 @@ def write_computations(study: Study, found: Sequence[Computed], folder: Path, fi
             f"cnnjax study run {name_of(file)}",
             "```",
             "",
-            versions(here) + f"; commit {commit_of(here['git'])}. Raw numbers: [{RESULTS}]({RESULTS}).",
+            versions_of(here) + f"; commit {commit_of(here['git'])}. Raw numbers: [{RESULTS}]({RESULTS}).",
             "",
         ]
     )

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from cnnjax.config_files import diff, flatten
 from cnnjax.study import figures
@@ -15,7 +14,7 @@ from cnnjax.study.arms import Arm
 from cnnjax.study.question import Study
 from cnnjax.study.runs import Run, failure_of, status_of
 from cnnjax.study.wording import between, number, p_value, table
-from cnnjax.train.report import commit_of
+from cnnjax.train.report import commit_of, versions_of
 from cnnjax.train.run_folder import Record
 
 RESULTS = "results.json"
@@ -223,7 +222,7 @@ def _changes(arms: Sequence[Arm]) -> list[str]:
 def _origin(known: Known) -> list[str]:
     commands = list(dict.fromkeys(shlex.join(each["command"]) for each in known.environments))
     minutes = sum(sum(result.values("seconds").values()) for result in known.answers.results) / 60
-    machines = dict.fromkeys(versions(each) for each in known.environments)
+    machines = dict.fromkeys(versions_of(each) for each in known.environments)
     commits = dict.fromkeys(commit_of(each["git"]) for each in known.environments)
     name = name_of(known.file)
     return [
@@ -241,13 +240,6 @@ def _origin(known: Known) -> list[str]:
         "[runs.csv](runs.csv), [curves.csv](curves.csv).",
         "",
     ]
-
-
-def versions(each: Mapping[str, Any]) -> str:
-    """An environment's versions, system and devices."""
-    packages = ", ".join(f"{name} {version}" for name, version in each["packages"].items())
-    devices = ", ".join(each["devices"])
-    return f"Python {each['python']}, {packages}; {each['system']}, {each['cpus']} CPUs, devices {devices}"
 
 
 def name_of(file: Path) -> str:

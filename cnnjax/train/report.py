@@ -94,7 +94,6 @@ def _page(configs: Sequence[Config], raw: Sequence[Record], note: str) -> str:
     else:
         summary = f"**Held-out error {errors[0]:.2f} %** (one seed, so without an error bar)."
     commits = sorted({commit_of(result["environment"]["git"]) for result in raw})
-    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     source = config.data.source
     return "\n".join(
         [
@@ -124,8 +123,7 @@ def _page(configs: Sequence[Config], raw: Sequence[Record], note: str) -> str:
             + ", ".join(f"[seed {result['seed']}](metrics-seed{result['seed']}.jsonl)" for result in raw)
             + ".",
             "",
-            f"Python {environment['python']}, {packages}; {environment['system']}, {environment['cpus']} CPUs, "
-            f"devices {', '.join(environment['devices'])}; commit {', '.join(commits)}. "
+            f"{versions_of(environment)}; commit {', '.join(commits)}. "
             "Seconds are wall time of training with compilation, evaluation and checkpoints, "
             "on a machine that may have had other work.",
             "",
@@ -141,6 +139,14 @@ def _head(config: Config) -> list[str]:
 def commit_of(git: Record | None) -> str:
     """The commit that `environment` found, and whether the files were changed since."""
     return "unknown" if git is None else git["commit"][:12] + (" with changes" if git["changed"] else "")
+
+
+def versions_of(environment: Record) -> str:
+    """Versions, system and devices of what `environment` found."""
+    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
+    devices = ", ".join(environment["devices"])
+    system = f"{environment['system']}, {environment['cpus']} CPUs, devices {devices}"
+    return f"Python {environment['python']}, {packages}; {system}"
 
 
 def portable(environment: Record) -> Record:
