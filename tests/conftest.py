@@ -1,6 +1,9 @@
 """Eight virtual CPU devices in the tests' own process; must be set before JAX starts."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -17,3 +20,30 @@ def _no_program_is_kept():
     jax.config.update("jax_compilation_cache_dir", None)
     yield
     jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory) -> Path:
+    """Keeps compiled programs."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="session")
+def compiling_once(compiled: Path) -> Callable[[], AbstractContextManager[None]]:
+    """Equal programs of this process are compiled once; for tests that run the same small network again and again."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    def use(folder: str | None, seconds: float) -> None:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
+        compilation_cache.reset_cache()
+
+    @contextmanager
+    def once() -> Iterator[None]:
+        before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+        use(str(compiled), 0.0)
+        yield
+        use(*before)
+
+    return once

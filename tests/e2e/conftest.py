@@ -6,11 +6,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import pytest
 from bars import write_bars
 from commands import Disk, in_this_process
-from jax.experimental.compilation_cache import compilation_cache
 
 SMALL = """
 model: {name: lenet5_modern}
@@ -54,24 +52,10 @@ def environment(compiled: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory) -> Path:
-    """Keeps compiled programs."""
-    return tmp_path_factory.mktemp("compiled")
-
-
 @pytest.fixture(scope="package", autouse=True)
-def _compile_once(compiled: Path) -> Iterator[None]:
-    before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
-
-    def use(folder: str | None, seconds: float) -> None:
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
-        compilation_cache.reset_cache()
-
-    use(str(compiled), 0.0)
-    yield
-    use(*before)
+def _compile_once(compiling_once) -> Iterator[None]:
+    with compiling_once():
+        yield
 
 
 @pytest.fixture(scope="session")
