@@ -120,11 +120,13 @@ def _answer_computations(study: Any, as_json: bool) -> None:
 
 
 def _answer(study: Any, arms: Any, folder: Path, as_json: bool) -> None:
-    from cnnjax.study.answers import answer, collect, describe_answers
+    from cnnjax.study.answers import answer, collect
     from cnnjax.terminal_study import print_answers
 
     answers = answer(study, collect(study, arms, folder))
     if as_json:
+        from cnnjax.study.report import describe_answers
+
         print(json.dumps(describe_answers(study, answers)))
     else:
         print_answers(study, answers)

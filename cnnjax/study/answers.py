@@ -6,12 +6,11 @@ estimate inside: reproduced; at most 1 - confidence and outside: not reproduced;
 of which a run failed or is missing is undecided: what is left may be the luckier part.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from cnnjax.errors import ConfigError
 from cnnjax.study.arms import Arm
@@ -171,14 +170,12 @@ def _compare(study: Study, by_name: Mapping[str, ArmResult]) -> list[Comparison]
 
 def _decide(study: Study, by_name: Mapping[str, ArmResult], power_laws: Mapping[str, PowerFit | str]) -> list[Answer]:
     estimates = [_estimate(study, hypothesis, by_name, power_laws) for hypothesis in study.hypotheses]
-    tested = [index for index, each in enumerate(estimates) if isinstance(each, Estimate)]
-    corrected = dict(
-        zip(
-            tested,
-            holm([_p_value(estimates[index], study.hypotheses[index].expect) for index in tested]),
-            strict=True,
-        )
-    )
+    p_values = {
+        index: _p_value(each, study.hypotheses[index].expect)
+        for index, each in enumerate(estimates)
+        if isinstance(each, Estimate)
+    }
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     answers = []
     for index, (hypothesis, estimate) in enumerate(zip(study.hypotheses, estimates, strict=True)):
         if not isinstance(estimate, Estimate):
@@ -210,12 +207,12 @@ def decide(estimate: Estimate, expect: Region, corrected: float, confidence: flo
     return "reproduced" if low < estimate.value < high else "not reproduced"
 
 
-def _p_value(estimate: Any, expect: Region) -> float:
+def _p_value(estimate: Estimate, expect: Region) -> float:
     low, high = expect.bounds
     ends = [end for end in (low, high) if abs(end) != float("inf")]
     if low < estimate.value < high:
         return max(estimate.p_value(end) for end in ends)
-    return float(estimate.p_value(min(ends, key=lambda end: abs(end - estimate.value))))
+    return estimate.p_value(min(ends, key=lambda end: abs(end - estimate.value)))
 
 
 def _estimate(
@@ -254,58 +251,3 @@ def _missing(result: ArmResult) -> str:
     statuses = sorted(set(result.missing.values()))
     runs = len(result.missing) + len(result.measures)
     return f"{len(result.missing)} of {runs} runs of {result.arm.name} did not finish ({', '.join(statuses)})"
-
-
-def describe_answers(study: Study, answers: Answers) -> dict[str, Any]:
-    """All of it as plain values for JSON."""
-    return {
-        "name": study.name,
-        "question": study.question,
-        "metric": study.metric,
-        "confidence": study.confidence,
-        "complete": answers.complete,
-        "verdicts": [
-            {
-                "claim": each.hypothesis.claim,
-                "verdict": each.verdict,
-                "expected": str(each.hypothesis.expect),
-                "value": each.value,
-                "interval": each.interval,
-                "p_value": each.p_value,
-                "reason": each.reason,
-            }
-            for each in answers.answers
-        ],
-        "arms": [
-            {
-                "arm": result.arm.name,
-                "finished": sorted(result.measures),
-                "missing": {str(seed): status for seed, status in result.missing.items()},
-                **(dataclasses.asdict(answers.summaries[result.arm.name]) if result.measures else {}),
-            }
-            for result in answers.results
-        ],
-        "comparisons": [
-            {
-                "arm": each.arm,
-                "difference": each.estimate.value,
-                "interval": each.interval,
-                "p_value": each.p_value,
-                "effect": each.estimate.effect,
-                "detectable": each.detectable,
-            }
-            for each in answers.comparisons
-        ],
-        "power_laws": {
-            name: fit
-            if isinstance(fit, str)
-            else {
-                "exponent": fit.exponent.value,
-                "interval": fit.exponent.interval(study.confidence),
-                "factor": fit.factor,
-                "explained": fit.explained,
-            }
-            for name, fit in answers.power_laws.items()
-        },
-        "pareto": answers.fronts,
-    }

@@ -1,16 +1,18 @@
 """Writes a study's report: the page in Markdown and HTML, its figures, and the raw numbers."""
 
 import csv
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from cnnjax.config import Config, IdxSource
 from cnnjax.config_files import flatten, to_yaml
 from cnnjax.errors import RunError
 from cnnjax.study import figures
-from cnnjax.study.answers import answer, collect, describe_answers
+from cnnjax.study.answers import Answers, answer, collect
 from cnnjax.study.arithmetic import Computed, describe_computed, in_words
 from cnnjax.study.arms import Arm
 from cnnjax.study.page import write_html
@@ -57,6 +59,61 @@ def write_report(study: Study, arms: Sequence[Arm], runs_folder: Path, folder: P
     except OSError as error:
         raise not_written(folder, error) from None
     return folder / PAGE
+
+
+def describe_answers(study: Study, answers: Answers) -> dict[str, Any]:
+    """All of it as plain values for JSON."""
+    return {
+        "name": study.name,
+        "question": study.question,
+        "metric": study.metric,
+        "confidence": study.confidence,
+        "complete": answers.complete,
+        "verdicts": [
+            {
+                "claim": each.hypothesis.claim,
+                "verdict": each.verdict,
+                "expected": str(each.hypothesis.expect),
+                "value": each.value,
+                "interval": each.interval,
+                "p_value": each.p_value,
+                "reason": each.reason,
+            }
+            for each in answers.answers
+        ],
+        "arms": [
+            {
+                "arm": result.arm.name,
+                "finished": sorted(result.measures),
+                "missing": {str(seed): status for seed, status in result.missing.items()},
+                **(dataclasses.asdict(answers.summaries[result.arm.name]) if result.measures else {}),
+            }
+            for result in answers.results
+        ],
+        "comparisons": [
+            {
+                "arm": each.arm,
+                "difference": each.estimate.value,
+                "interval": each.interval,
+                "p_value": each.p_value,
+                "effect": each.estimate.effect,
+                "detectable": each.detectable,
+            }
+            for each in answers.comparisons
+        ],
+        "power_laws": {
+            name: fit
+            if isinstance(fit, str)
+            else {
+                "exponent": fit.exponent.value,
+                "interval": fit.exponent.interval(study.confidence),
+                "factor": fit.factor,
+                "explained": fit.explained,
+            }
+            for name, fit in answers.power_laws.items()
+        },
+        "pareto": answers.fronts,
+    }
 
 
 def write_computations(study: Study, found: Sequence[Computed], folder: Path, file: Path) -> Path:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from cnnjax.errors import ConfigError
-from cnnjax.study.answers import ArmResult, answer, describe_answers
+from cnnjax.study.answers import ArmResult, answer
 from cnnjax.study.arms import expand
 from cnnjax.study.question import Study
+from cnnjax.study.report import describe_answers
 
 
 def study_of(names, hypotheses=(), **others):
