@@ -1,4 +1,4 @@
-"""Eight virtual CPU devices in the tests' own process; must be set before JAX starts."""
+"""Eight virtual CPU devices in the tests' own process, and quick compilation; must be set before JAX starts."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from quick import xla_flags
 
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags(8)}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 

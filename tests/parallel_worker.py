@@ -7,6 +7,8 @@ import argparse
 import os
 import sys
 
+from quick import xla_flags
+
 
 def main() -> None:
     parser = argparse.ArgumentParser()
@@ -20,7 +22,7 @@ def main() -> None:
     )
     parser.add_argument("--out", required=True)
     options = parser.parse_args()
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={options.local_devices}"
+    os.environ["XLA_FLAGS"] = xla_flags(options.local_devices)
 
     from cnnjax.config_files import check, merge
     from cnnjax.parallel import join_processes

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from bars import write_bars
 from commands import Disk, in_this_process
+from quick import xla_flags
 
 SMALL = """
 model: {name: lenet5_modern}
@@ -46,7 +47,7 @@ def cnnjax():
 def environment(compiled: Path) -> dict[str, str]:
     """For processes of their own: one device, and programs compiled once."""
     return os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+        "XLA_FLAGS": xla_flags(1),
         "JAX_COMPILATION_CACHE_DIR": str(compiled),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }

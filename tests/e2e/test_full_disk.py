@@ -109,5 +109,6 @@ def test_a_read_only_disk_is_no_place_to_train_and_good_enough_to_evaluate(disk,
         assert error == f"{folder} cannot be written: Read-only file system; choose another --run-dir"
     outcome = cnnjax("eval", run_dir, "--json").done
     assert outcome.json["step"] == 4
-    assert outcome.err.startswith("warning: checkpoint 6 cannot be read (")
+    # In this process Python may have something to say of a save that an earlier test has broken off.
+    assert "warning: checkpoint 6 cannot be read (" in outcome.err
     assert cnnjax("eval", run_dir, "--checkpoint", "2", "--json").done.json["step"] == 2

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from quick import xla_flags
 
 from cnnjax.train.run_folder import read_history
 
@@ -30,7 +31,7 @@ SETTINGS = (
 
 
 def start(config: Path, run_dir: Path, *words: str, devices: int = 2) -> subprocess.Popen:
-    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    environment = os.environ | {"XLA_FLAGS": xla_flags(devices)}
     command = [sys.executable, "-m", "cnnjax", "train", str(config), *SETTINGS, "--run-dir", str(run_dir), *words]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

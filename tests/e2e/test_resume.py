@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from commands import history
+from quick import xla_flags
 
 from cnnjax.train.evaluation import load_state
 from cnnjax.train.run_folder import read_config, read_facts
@@ -44,7 +45,7 @@ SETTINGS = (
 def start(config: Path, run_dir: Path, cache: Path, *overrides: str, devices: int = 1) -> subprocess.Popen:
     # Only start-up is cached: every process still runs the same program on its own.
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": xla_flags(devices),
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }

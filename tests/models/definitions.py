@@ -167,13 +167,9 @@ def sizes(features):
     return {name: tuple(leaf.shape[1:]) for name, leaf in features.items()}
 
 
-# A program that runs a few times is not worth optimising: compiling it is nearly all the time.
-OPTIONS = {"xla_backend_optimization_level": 1}
-
-
 @functools.cache
 def _compiled(network):
-    return jax.jit(functools.partial(network.apply, train=False), compiler_options=OPTIONS)
+    return jax.jit(functools.partial(network.apply, train=False))
 
 
 def run(network, variables, x):

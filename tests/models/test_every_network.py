@@ -63,13 +63,11 @@ def trained(name):
     """The network, variables before and after 20 SGD steps on one batch, the losses, and the batch."""
     network, shape = narrow(name)
     images, labels = images_and_labels(network, shape)
-    # A program that runs a few times is not worth optimising: compiling it is nearly all the time.
-    options = {"xla_backend_optimization_level": 1}
     state = init_state(network, optax.identity(), 0, shape, ema=False)
     initial = {"params": state.params, **({"batch_stats": state.batch_stats} if state.batch_stats else {})}
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05, momentum=0.9))
 
-    @functools.partial(jax.jit, compiler_options=options)
+    @jax.jit
     def step(variables, opt_state, key):
         compute = functools.partial(objective, network, variables)
         (loss, changed), gradients = jax.value_and_grad(compute, has_aux=True)(variables["params"], images, labels, key)
@@ -105,8 +103,7 @@ def test_bfloat16_runs_and_is_near(name, trained):
     for dtype in (jnp.float32, jnp.bfloat16):
         network, _ = narrow(name, dtype=dtype)
         evaluate = functools.partial(network.apply, train=False)
-        compiled = jax.jit(evaluate, compiler_options={"xla_backend_optimization_level": 1})
-        logits[dtype] = compiled(variables, images).logits
+        logits[dtype] = jax.jit(evaluate)(variables, images).logits
     assert logits[jnp.bfloat16].dtype == jnp.float32
     difference = np.abs(logits[jnp.bfloat16] - logits[jnp.float32]).max() / np.abs(logits[jnp.float32]).max()
     assert 0 < difference < 0.1
@@ -137,7 +134,6 @@ def test_a_step_under_jit_is_the_step_under_pmap(name, trained):
     images, labels = images_and_labels(whole, shape)
     batch = {"image": (100 * (images - images.min())).astype(jnp.uint8), "label": labels, "mask": jnp.ones(BATCH)}
     optimizer = optax.sgd(0.1)
-    options = {"xla_backend_optimization_level": 1}
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), initial)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -147,7 +143,7 @@ def test_a_step_under_jit_is_the_step_under_pmap(name, trained):
         opt_state=optimizer.init(variables["params"]),
         ema=None,
     )
-    together = jax.jit(make_train_step(whole, optimizer, cross_entropy), compiler_options=options)
+    together = jax.jit(make_train_step(whole, optimizer, cross_entropy))
     apart = jax.pmap(make_train_step(parts, optimizer, cross_entropy, axis=BatchAxis(name="data")), axis_name="data")
     expected, metrics = together(state, batch)
     replicated = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (devices, *leaf.shape)), state)

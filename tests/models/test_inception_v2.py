@@ -43,12 +43,12 @@ def modules_of(shapes):
 
 
 def call(network, variables, images, *, train=False):
-    """The outputs; compiled fast rather than well."""
+    """The outputs."""
 
     def apply(variables, images):
         return network.apply(variables, images, train=train, rngs={"dropout": jax.random.key(0)})
 
-    return jax.jit(apply, compiler_options={"xla_backend_optimization_level": 0})(variables, images)
+    return jax.jit(apply)(variables, images)
 
 
 def by_definition(variables, x, network):

@@ -25,7 +25,9 @@ from cnnjax.train.step import make_train_step
 # `lenet5_modern` pools its convolutions at once, `lenet5` does not.
 FIRST = [*(variants[0] for variants in FAMILIES.values()), "lenet5_modern"]
 OTHERS = [name for name in distinct() if name not in FIRST] if os.environ.get("CNNJAX_NETWORKS") == "all" else []
-ALL = [*FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+NAMES = [*FIRST, *OTHERS]
+# Between them they have every kind of layer.
+MIXED = ("lenet5_modern", "googlenet", "resnext50_32x4d", "mobilenet_v1", "efficientnet_b0", "unet")
 
 
 def train_step(network, shape):
@@ -49,8 +51,9 @@ def train_step(network, shape):
     return step, (jax.eval_shape(begin), batch)
 
 
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "name"), [*(("float32", name) for name in NAMES), *(("bfloat16", name) for name in MIXED)]
+)
 def test_the_train_step_lowers_for_every_platform(name, dtype):
     step, arguments = train_step(*narrow(name, dtype=jnp.dtype(dtype), lowering="auto"))
     exported = export.export(step, platforms=["cpu", "cuda", "tpu"])(*arguments)
@@ -58,8 +61,10 @@ def test_the_train_step_lowers_for_every_platform(name, dtype):
     assert "convolution" in exported.mlir_module()
 
 
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("lowering", ["xla", pytest.param("onednn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("lowering", "name"),
+    [*(("xla", name) for name in NAMES), *(pytest.param("onednn", name, marks=pytest.mark.slow) for name in MIXED)],
+)
 def test_tpus_and_gpus_get_the_plain_network(name, lowering):
     """The train step is the one without other ways of writing convolutions, operation by operation."""
     plain, ours = (lowered_operations(name, each) for each in ("native", lowering))

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from narrow import distinct, narrow
+from quick import OPTIONS
 
 from cnnjax.models import FAMILIES, create_model, get_variant
 from cnnjax.ops.conv import convolve
@@ -21,7 +22,6 @@ pytestmark = [
     pytest.mark.usefixtures("_no_program_is_kept"),
 ]
 
-QUICK = {"xla_backend_optimization_level": 1}  # they run once
 FIRST = [variants[0] for variants in FAMILIES.values()]
 ALL = [*FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in distinct() if name not in FIRST)]
 
@@ -49,7 +49,7 @@ def test_logits_and_gradients_are_the_plain_networks(name):
         return logits, jax.grad(loss)(params, network)
 
     expected, found = (
-        jax.jit(functools.partial(compute, network), compiler_options={**chosen, **QUICK})(state.params)
+        jax.jit(functools.partial(compute, network), compiler_options={**chosen, **OPTIONS})(state.params)
         for network, chosen in ((plain, {}), (ours, options))
     )
     for one, other, tolerance in zip(found, expected, (1e-5, 1e-3), strict=True):

@@ -46,11 +46,6 @@ def features_of(name, size, **fields):
     return {name: feature.shape[1:] for name, feature in outputs.features.items()}, outputs.logits.shape
 
 
-def quickly(function):
-    """Compiled without LLVM's optimisations, which take longer than what they save here."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
-
-
 @functools.cache
 def random_variables(network, size):
     """Variables in which nothing is zero or one by chance: statistics and scales are random too."""
@@ -137,7 +132,7 @@ def test_every_stage_is_what_the_definition_gives(name):
     size = (13, 10) if network.stem == "small" else (37, 30)
     variables = random_variables(network, size)
     images = np.random.default_rng(1).normal(size=(1, *size, 3)).astype(np.float32)
-    outputs = quickly(lambda variables, x: network.apply(variables, x, train=False))(variables, images)
+    outputs = jax.jit(lambda variables, x: network.apply(variables, x, train=False))(variables, images)
     logits, features = by_hand(network, as_float64(variables), images)
     assert outputs.features.keys() == features.keys()
     for stage, expected in features.items():
@@ -306,7 +301,7 @@ def test_dropping_is_of_training_alone(field, rate):
     images = np.random.default_rng(1).normal(size=(64, 4, 4, 3)).astype(np.float32)
     evaluated = (network.apply(variables, images, train=False).logits for network in (usual, dropping))
     np.testing.assert_array_equal(*evaluated)
-    train = quickly(lambda key: forward(dropping, variables, images, key)[0])
+    train = jax.jit(lambda key: forward(dropping, variables, images, key)[0])
     first, second, again = (train(key) for key in (0, 1, 0))
     np.testing.assert_array_equal(first.logits, again.logits)
     assert not np.allclose(first.logits, second.logits)
@@ -335,7 +330,7 @@ def gradient(**fields):
         outputs, changed = forward(network, {**variables, "params": params}, images)
         return jnp.square(outputs.logits).sum(), (changed["batch_stats"], outputs.logits)
 
-    found, (stats, logits) = quickly(jax.grad(loss, has_aux=True))(variables["params"])
+    found, (stats, logits) = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
     names = set(found["stage1"]), set(stats["stage1"])
     return unstack_blocks(found), unstack_blocks(stats), logits, names
 

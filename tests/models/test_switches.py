@@ -1,4 +1,4 @@
-"""Every value of every switch of every family builds, differentiates, and changes what it should and nothing else."""
+"""Every value of every switch of every family builds, and changes what it should and nothing else."""
 
 import dataclasses
 import functools
@@ -232,11 +232,12 @@ def expected_changes(family, field, value):
 
 
 def fast_first() -> list[typing.Any]:
-    """All of them; those that an earlier family has too are slow."""
+    """Those that an earlier family has too are slow, but for its other activations: one is enough there."""
     seen, params = set(), []
     for family, field, value in switches():
         again = (field, value) in seen or (field in NUMBERS and (field, "number") in seen)
-        again = again or (field == "activation" and value not in ("relu", "tanh"))
+        if again and field == "activation" and value not in ("relu", "tanh"):
+            continue
         seen |= {(field, value), (field, "number")}
         params.append(pytest.param(family, field, value, marks=[pytest.mark.slow] if again else []))
     return params
@@ -261,22 +262,12 @@ def count_macs(jaxpr) -> int:
 
 @functools.cache
 def aspects(network, shape):
-    """What of a network a switch may change; the gradient by every parameter has its shape."""
+    """What of a network a switch may change."""
     images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     init = functools.partial(network.init, train=False)
     variables = jax.eval_shape(init, jax.random.key(0), images)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(variables))
-
-    def loss(params, statistics, images, key):
-        return square_outputs(network, {"params": params, **statistics}, images, key)
-
-    statistics = {key: tree for key, tree in variables.items() if key != "params"}
-    training, (gradients, _) = jax.make_jaxpr(jax.grad(loss, has_aux=True), return_shape=True)(
-        variables["params"], statistics, images, jax.random.key(0)
-    )
-    assert jax.tree.map(lambda leaf: leaf.shape, gradients) == jax.tree.map(
-        lambda leaf: leaf.shape, variables["params"]
-    )
+    training = jax.make_jaxpr(functools.partial(square_outputs, network))(variables, images, jax.random.key(0))
     evaluation = jax.make_jaxpr(lambda v, x: network.apply(v, x, train=False).logits)(variables, images)
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     return {
@@ -340,9 +331,7 @@ def test_every_value_runs_forward_and_backward(family, field, value):
     network, shape = small(family, field, **{field: value})
     variables, images = random_variables(network, shape), random_images(2, *shape)
     gradient = jax.grad(functools.partial(square_outputs, network), (0, 1), has_aux=True)
-    # A program that runs once is not worth optimising.
-    gradient = jax.jit(gradient, compiler_options={"xla_backend_optimization_level": 0})
-    (gradients, by_image), changed = gradient(variables, images, jax.random.key(0))
+    (gradients, by_image), changed = jax.jit(gradient)(variables, images, jax.random.key(0))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((gradients["params"], by_image, changed)))
     assert np.any(by_image != 0)
 

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 from definitions import (
-    OPTIONS,
     as_float64,
     assert_same,
     built,
@@ -197,7 +196,7 @@ def test_a_dropped_branch_leaves_the_input():
     block = XceptionBlock(layers, functools.partial(ConvNorm, layers, kernel_size=3), (4, 4))
     x = random_images(2, 5, 5, 4)
 
-    @functools.partial(jax.jit, compiler_options=OPTIONS)
+    @jax.jit
     def call(rate):
         variables = block.init(jax.random.key(0), x, None)
         dropped = block.apply(variables, x, rate, rngs={"dropout": jax.random.key(1)})

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxlib.mlir.passmanager import PassManager
+from quick import OPTIONS
 
 from cnnjax.config import ConvLowering
 from cnnjax.ops.conv import convolve
@@ -92,7 +93,7 @@ def compare(derivatives, case, form):
     found, expected = (
         jax.jit(
             functools.partial(derivatives, functools.partial(convolution, lowering=lowering)),
-            compiler_options={"xla_backend_optimization_level": 0},  # they run once
+            compiler_options=OPTIONS,  # they run once
         )(images, kernel)
         for lowering in (form, "native")
     )
