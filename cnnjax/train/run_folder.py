@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -48,6 +49,15 @@ def in_use(path: Path) -> bool:
     return False
 
 
+def _hold(lock: IO[bytes], after: float = 0.0) -> bool:
+    time.sleep(after)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 def default_run_dir(config: Config) -> Path:
     """runs/NAME-HASH under the current folder."""
     return Path("runs") / f"{config.name}-{config_hash(config)}"
@@ -81,15 +91,11 @@ class RunFolder:
             raise RunError(f"{path} is a file, not a run folder; choose another --run-dir") from None
         except OSError as error:
             raise not_written(path, error) from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not (_hold(lock) or _hold(lock, after=0.1)):  # whoever only asked, by `in_use`, is gone by then
             lock.seek(0)
             holder = lock.read().decode().strip() or "another process"
             lock.close()
-            raise RunError(
-                f"run folder {path} is in use by {holder}; wait for it or choose another --run-dir"
-            ) from None
+            raise RunError(f"run folder {path} is in use by {holder}; wait for it or choose another --run-dir")
         folder = cls(path, lock)
         try:
             lock.truncate(0)

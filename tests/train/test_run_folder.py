@@ -1,5 +1,6 @@
 """A run's folder: who may write in it, to which config it belongs, and what it records."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from cnnjax.train.run_folder import (
     RunFolder,
     default_run_dir,
     describe_changes,
+    in_use,
     read_config,
     read_facts,
     read_history,
@@ -84,6 +86,14 @@ def test_a_folder_in_use_is_refused_and_left_alone(run):
         assert sentence.endswith("; wait for it or choose another --run-dir")
         assert contents(run) == before
     assert start(run) == {}
+
+
+def test_whoever_only_asked_whether_it_is_in_use_stops_no_start(run, monkeypatch):
+    with open(run / ".cnnjax.lock", "rb") as probe:
+        fcntl.flock(probe, fcntl.LOCK_SH)
+        monkeypatch.setattr("time.sleep", lambda seconds: fcntl.flock(probe, fcntl.LOCK_UN) if seconds else None)
+        assert start(run) == {}
+    assert not in_use(run)
 
 
 def test_another_process_is_refused_too(run):
