@@ -33,6 +33,10 @@ def scale(
         int | None, typer.Option("--input", help="Of the images at phi = 0, in pixels.", min=1)
     ] = None,
     multiple: Annotated[int, typer.Option(help="Round image sizes to multiples of it.", min=1)] = 1,
+    factors: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=NUMBER,...", help="These instead of phi's, such as depth=2,resolution=1.3."),
+    ] = None,
     budget: Annotated[
         list[str] | None,
         typer.Option(metavar="QUANTITY=NUMBER", help="Find the largest phi within it, such as macs=1.8e9."),
@@ -45,8 +49,8 @@ def scale(
     as_json: Json = False,
 ) -> None:
     """Scale a network's depth, width and resolution by phi, or find the largest one within a budget."""
-    if (phi is not None) + bool(budget) + search > 1:
-        raise ConfigError("--phi, --budget and --grid are three questions; ask one of them")
+    if bool(phi) + bool(factors) + bool(budget) + search > 1:
+        raise ConfigError("--phi, --factors, --budget and --grid are four questions; ask one of them")
     from cnnjax import scaling
     from cnnjax.analysis.scaled import describe, largest_within
     from cnnjax.config_files import load_config
@@ -57,14 +61,16 @@ def scale(
     name = scaling.base_of(model)
 
     def scaled_at(phi: float, coefficients: scaling.Coefficients = coefficients) -> scaling.Scaled:
-        factors = coefficients.at(phi, strategy)
+        return scaled_by(coefficients.at(phi, strategy))
+
+    def scaled_by(factors: scaling.Factors) -> scaling.Scaled:
         return scaling.scale(name, factors, fields=args, image_size=input_size, multiple=multiple)
 
     result: dict[str, Any] = {"model": name, "mode": mode, "strategy": strategy}
     print_result: Callable[[dict[str, Any]], None] = print_scaled
     if mode == "release":
         names = {"efficientnet_b0": "b", "efficientnet_lite0": "lite"}
-        if args or budget or search or input_size or strategy != "compound" or name not in names:
+        if args or factors or budget or search or input_size or strategy != "compound" or name not in names:
             raise ConfigError(
                 "--mode release has efficientnet_b0's and efficientnet_lite0's networks; give --phi alone"
             )
@@ -82,6 +88,9 @@ def scale(
         fit = largest_within(limits, scaled_at, batch=batch_size, step=step)
         result |= {"budget": limits, **dataclasses.asdict(fit)}
         print_result = print_fit
+    elif factors:
+        chosen_factors = [scaling.parse_factors(each) for each in factors]
+        result["rows"] = describe([(None, scaled_by(each)) for each in chosen_factors], scaled_at(0))
     else:
         result["coefficients"] = _of(coefficients)
         result["rows"] = describe([(each, scaled_at(each)) for each in phi or _SHOWN], scaled_at(0))

@@ -21,6 +21,7 @@ Strategy = Literal["compound", "depth", "width", "resolution"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 # Of a coefficient, and of phi either way: far beyond what can be computed.
 _LARGEST, _FARTHEST = 10.0, 30.0
+_LARGEST_FACTOR = 100.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,27 @@ class Factors:
     def macs(self) -> float:
         """How many times as many multiply-adds, by the paper's formula: depth * width^2 * resolution^2."""
         return self.depth * self.width**2 * self.resolution**2
+
+
+def parse_factors(text: str) -> Factors:
+    """Of `depth=2,resolution=1.3`; what is not named stays as it is.
+
+    Raises:
+        ConfigError: an unknown name, one that is given twice, or no number above 0 and up to 100.
+    """
+    names = [field.name for field in dataclasses.fields(Factors)]
+    values: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.strip().partition("=")
+        if name not in names or name in values:
+            raise ConfigError(f"factors: expected depth, width and resolution, each once, got '{name}' in '{text}'")
+        try:
+            values[name] = float(number)
+        except ValueError:
+            values[name] = 0.0
+        if not 0 < values[name] <= _LARGEST_FACTOR:
+            raise ConfigError(f"factors: {name}: expected a number above 0 and up to 100, got '{number}'")
+    return Factors(**values)
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,12 @@ def print_summary(name: str, shape: tuple[int, int, int], summary: Any) -> None:
     )
 
 
+def _title(row: Record) -> str:
+    if row["phi"] is not None:
+        return f"phi {row['phi']:g}"
+    return ", ".join(f"{name} {row[name]:g}" for name in ("depth", "width", "resolution"))
+
+
 def print_scaled(result: Record) -> None:
     """A table of a network at several phi, and below it what the multiply-adds' columns mean."""
     columns = [_numbers(title) for title in ("phi", "depth", "width", "input", "parameters", "multiply-adds")]
@@ -192,12 +198,13 @@ def print_scaled(result: Record) -> None:
     for row in result["rows"]:
         sizes = (f"{row['depth']:.3f}", f"{row['width']:.3f}", _by(row["input"][:2]))
         ratios = (f"{row[name]:.2f}x" for name in ("macs_by_formula", "macs_after_rounding", "macs_ratio"))
-        table.add_row(f"{row['phi']:g}", *sizes, f"{row['params']:,}", f"{row['macs']:,}", *ratios)
+        phi = "" if row["phi"] is None else f"{row['phi']:g}"
+        table.add_row(phi, *sizes, f"{row['params']:,}", f"{row['macs']:,}", *ratios)
     _show(table)
     for row in result["rows"]:
         channels = "-".join(str(stage["channels"]) for stage in row["stages"])
         repeats = "-".join(str(stage["repeats"]) for stage in row["stages"] if stage["repeats"])
-        print(f"phi {row['phi']:g}: channels {channels}" + (f", repeats {repeats}" if repeats else ""))
+        print(f"{_title(row)}: channels {channels}" + (f", repeats {repeats}" if repeats else ""))
         if "formula" in row:
             other = row["formula"]
             promised = f"depth {other['depth']:.3f}, width {other['width']:.3f}, {_by(other['input'][:2])} pixels"

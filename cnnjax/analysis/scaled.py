@@ -123,8 +123,11 @@ def largest_within(
     return largest_phi(cost, lambda each: all(getattr(each, name) <= most for name, most in budget.items()), step)
 
 
-def describe(networks: Sequence[tuple[float, Scaled]], base: Scaled) -> list[dict[str, Any]]:
+def describe(networks: Sequence[tuple[float | None, Scaled]], base: Scaled) -> list[dict[str, Any]]:
     """Networks of several phi beside the one at phi = 0, as plain values for JSON.
+
+    Args:
+        networks: with phi, or None where the factors were chosen without it.
 
     Returns:
         For each: phi, depth, width and resolution (factors), model, args, input, params, macs, stages (name, channels,

@@ -22,6 +22,18 @@ def test_the_release_and_what_the_formula_would_give(cnnjax):
     assert "by the formula: depth 1.200, width 1.100, 258x258 pixels" in text
 
 
+def test_factors_of_ones_own(cnnjax):
+    """Such as the paper's figures have them: one dimension, or two of them together."""
+    command = ("scale", "cifar_resnet20", "--factors", "depth=2", "--factors", "depth=2,resolution=1.3")
+    deeper, larger = cnnjax(*command, "--json").done.json["rows"]
+    assert (deeper["phi"], deeper["args"], deeper["input"]) == (None, {"depth": 2.0}, [32, 32, 3])
+    assert (larger["args"], larger["input"]) == ({"depth": 2.0}, [42, 42, 3])
+    assert [stage["repeats"] for stage in larger["stages"][1:]] == [6, 6, 6]
+    assert (deeper["macs_by_formula"], larger["macs_by_formula"]) == (2, pytest.approx(2 * 1.3**2))
+    assert (42 / 32) ** 2 < larger["macs"] / deeper["macs"] < (11 / 8) ** 2  # the last maps are rounded up
+    assert "depth 2, width 1, resolution 1.3: channels 16-16-32-64, repeats 6-6-6" in cnnjax(*command).done.out
+
+
 def test_a_budget(cnnjax):
     command = ("scale", "lenet5_modern", "--budget", "macs=600e3", "--budget", "params=1e6", "--step", "0.1")
     result = cnnjax(*command, "--json").done.json
@@ -46,9 +58,16 @@ def test_the_grid(cnnjax):
         (["efficientnet", "--mode", "release", "--phi", "8"], "phi: the release has 0 to 7 in whole numbers, got 8"),
         (["resnet50", "--budget", "mac=1"], "--budget: there is no quantity 'mac'; did you mean 'macs'?"),
         (["resnet50", "--budget", "macs=much"], "--budget macs: expected a number above 0, such as macs=1.8e9"),
-        (["resnet50", "--budget", "macs=1", "--phi", "1"], "--phi, --budget and --grid are three questions"),
+        (["resnet50", "--budget", "macs=1", "--phi", "1"], "--phi, --factors, --budget and --grid are four questions"),
         (["resnet50", "--alpha", "0.5"], "alpha: expected a number from 1 to 10, got 0.5"),
         (["resnet50", "--phi", "nan"], "phi: expected a number from -30 to 30, got nan"),
+        (
+            ["resnet50", "--factors", "d=2"],
+            "factors: expected depth, width and resolution, each once, got 'd' in 'd=2'",
+        ),
+        (["resnet50", "--factors", "depth=2,depth=3"], "factors: expected depth, width and resolution, each once"),
+        (["resnet50", "--factors", "width=nan"], "factors: width: expected a number above 0 and up to 100, got 'nan'"),
+        (["resnet50", "--factors", "resolution"], "factors: resolution: expected a number above 0"),
         (["resnet50", "width=wide", "--phi", "1"], "resnet50.width: expected"),
         (["resnet50", "stem=tiny"], "resnet50.stem: expected"),
         (["lenet5", "--phi", "1"], "lenet5: width 1.1 does not go with c3 'table'"),
