@@ -18,6 +18,7 @@ from cnnjax.train.report import commit_of, versions_of
 from cnnjax.train.run_folder import Record
 
 RESULTS = "results.json"
+_FEW = 10
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,14 @@ def _arms(known: Known) -> list[str]:
              between(summary.interval), between(summary.bootstrap),
              number(fmean(result.values("training_error").values())), number(fmean(result.values("seconds").values()))]
         )  # fmt: skip
-    return table(head, rows)
+    if not any(each.bootstrap and each.count < _FEW for each in known.answers.summaries.values()):
+        return table(head, rows)
+    return [
+        *table(head, rows),
+        "",
+        f"The bootstrap interval is the studentised one. Of fewer than {_FEW} runs it is coarse: where most of them lie "
+        "close together, some resamples hardly vary, and one end lies far out. Verdicts use t.",
+    ]
 
 
 def _comparisons(known: Known, pictures: Mapping[str, str]) -> list[str]:
