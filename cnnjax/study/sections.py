@@ -111,8 +111,8 @@ def _arms(known: Known) -> list[str]:
     return [
         *table(head, rows),
         "",
-        f"The bootstrap interval is the studentised one. Of fewer than {_FEW} runs it is coarse: where most of them lie "
-        "close together, some resamples hardly vary, and one end lies far out. Verdicts use t.",
+        f"The bootstrap interval is the studentised one. Of fewer than {_FEW} runs it is coarse: where most of them "
+        "lie close together, some resamples hardly vary, and one end lies far out. Verdicts use t.",
     ]
 
 
