@@ -1,11 +1,16 @@
 """Parts of a page that no run is needed for."""
 
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from test_answers import results_of, study_of
 
 from cnnjax.config_files import load_config
+from cnnjax.study.answers import answer
+from cnnjax.study.arms import expand
 from cnnjax.study.report import _without_place
+from cnnjax.study.sections import Known, page
 from cnnjax.study.wording import between, number, p_value, table
 
 
@@ -28,3 +33,14 @@ def test_intervals_p_values_and_tables():
     assert (between((1.0, 2.0)), between(None)) == ("1.00 to 2.00", "")
     assert (p_value(0.0004), p_value(0.04), p_value(None)) == ("< 0.001", "0.040", "")
     assert table(("a", "b"), [("1|2", "3")]) == ["| a | b |", "| --- | --- |", "| 1\\|2 | 3 |"]
+
+
+@pytest.mark.parametrize(("runs", "told"), [(5, True), (10, False)])
+def test_few_runs_make_a_coarse_bootstrap_and_the_page_says_so(runs, told):
+    study = study_of("ab")
+    values = {"a": [1.0 + 0.1 * seed for seed in range(runs)], "b": [2.0 + 0.2 * seed**2 for seed in range(runs)]}
+    answers = answer(study, results_of(study, values))
+    known = Known(study, expand(study, {}), [], answers, [], Path("test.yaml"))
+    text = "\n".join(page(known, defaultdict(str)))
+    assert ("Of fewer than 10 runs it is coarse" in text) == told
+    assert f"| a | 10 | 100 | {runs} of {runs} |" in text
