@@ -1,6 +1,7 @@
 """What a trained network looks like inside: gradients by stage, activations around normalisation, dead units."""
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
+from cnnjax.analysis.summary import summarize
 from cnnjax.data.loader import EvalBatches, Shard, TrainBatches
 from cnnjax.data.sources import Datasets
 from cnnjax.nn.network import Network
@@ -112,15 +114,17 @@ def diagnose(
     """The diagnostics that a study asks for, as plain numbers.
 
     Returns:
-        "gradient_norm": {"start": by module, "end": by module}; "activations": by map mean, deviation, largest absolute
-        value and the share of values that are not above 0; "dead_units": by map, the share of channels that are above 0
-        for no image of 256 and nowhere in them. After a ReLU these learn nothing.
+        "gradient_norm": {"start": by module from the image on, "end": the same}; "activations": by map mean, deviation,
+        largest absolute value and the share of values that are not above 0; "dead_units": by map, the share of channels
+        that are above 0 for no image of 256 and nowhere in them. After a ReLU these learn nothing.
     """
     found: dict[str, Any] = {}
     if "gradient_norm" in asked:
         batch = executor.put_batch(gradient_batch(task, data))
-        moments = {"start": task.init_state(), "end": state}
-        found["gradient_norm"] = {moment: _plain(tools.gradient_norms(at, batch)) for moment, at in moments.items()}
+        found["gradient_norm"] = {}
+        for moment, at in {"start": task.init_state(), "end": state}.items():
+            norms = _plain(tools.gradient_norms(at, batch))
+            found["gradient_norm"][moment] = {module: norms[module] for module in tools.modules}
     if {"activations", "dead_units"} & set(asked):
         looked_at = EvalBatches(data.test, batch_size=min(_EXAMPLES, len(data.test)), shard=Shard())[0]
         on_one_device = jax.tree.map(to_host, state)
@@ -139,20 +143,22 @@ class Tools:
 
     def __init__(self, task: Task, executor: Executor) -> None:
         self._task, self._executor = task, executor
-        self._gradient_norms: GradientNorms | None = None
-        self._statistics: Statistics | None = None
 
-    @property
+    @cached_property
     def gradient_norms(self) -> GradientNorms:
         """See `make_gradient_norms`."""
-        self._gradient_norms = self._gradient_norms or make_gradient_norms(self._task, self._executor)
-        return self._gradient_norms
+        return make_gradient_norms(self._task, self._executor)
 
-    @property
+    @cached_property
+    def modules(self) -> list[str]:
+        """The network's top-level modules with parameters as it calls them, auxiliary classifiers last."""
+        layers = summarize(self._task.network, self._task.facts.input_shape).layers
+        return list(dict.fromkeys(layer.name.split("/")[0] for layer in layers if layer.params))
+
+    @cached_property
     def statistics(self) -> Statistics:
         """See `make_statistics`."""
-        self._statistics = self._statistics or make_statistics(self._task)
-        return self._statistics
+        return make_statistics(self._task)
 
 
 def _plain(numbers: Mapping[str, jax.Array]) -> dict[str, float]:

@@ -53,7 +53,23 @@ def test_gradient_norms_are_those_of_the_loss(alexnet):
         gradients = jax.jit(jax.grad(loss))(params)
         expected = {name: float(optax.tree.norm(part)) for name, part in gradients.items()}
         assert found["gradient_norm"][moment] == pytest.approx(expected, rel=1e-4)
+        in_order = ["conv1", "conv2", "conv3", "conv4", "conv5", "dense1", "dense2", "head"]
+        assert list(found["gradient_norm"][moment]) == in_order
     assert found["gradient_norm"]["start"] != found["gradient_norm"]["end"]
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "first", "last"),
+    [
+        ("cifar_resnet20", "{width: 0.5}", "stem", "head"),
+        ("cifar_resnet20", "{width: 0.5, depth: 2.0, scan: true}", "stem", "head"),
+        ("googlenet", "{stem: small, width: 0.0625, depth: 0.2}", "conv1", "auxiliary2"),
+    ],
+)
+def test_modules_are_in_the_order_of_the_network(name, args, first, last):
+    task, _, _, tools = prepared(f"model.name={name}", f"model.args={args}", "data.image_size=32")
+    assert set(tools.modules) == set(task.init_state().params)
+    assert (tools.modules[0], tools.modules[-1]) == (first, last)
 
 
 def test_activations_around_response_normalisation(alexnet):
