@@ -96,6 +96,8 @@ def draw_curves(histories: Mapping[str, Sequence[Sequence[Record]]], path: Path)
 
 def draw_costs(study: Study, answers: Answers, path: Path) -> None:
     """The metric against multiply-adds, parameters and seconds, with the Pareto front and the fitted power laws."""
+    from matplotlib.ticker import EngFormatter
+
     figure, panels = _figure(12, 4.2, len(COSTS))
     for axes, cost in zip(panels, COSTS, strict=True):
         points = {}
@@ -119,6 +121,9 @@ def draw_costs(study: Study, answers: Answers, path: Path) -> None:
         axes.set(xlabel=label_of(cost), ylabel=label_of(study.metric))
         if max(x for x, _ in points.values()) > 5 * min(x for x, _ in points.values()):
             axes.set_xscale("log")
+        else:
+            axes.locator_params(axis="x", nbins=5)
+        axes.xaxis.set_major_formatter(EngFormatter())
         axes.grid(visible=True, alpha=0.25)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
