@@ -92,8 +92,10 @@ def _design(study: Study) -> str:
 
 def _arms(known: Known) -> list[str]:
     study = known.study
+    other = "test_error" if study.metric == "training_error" else "training_error"
     head = ["arm", "parameters", "multiply-adds", "runs", figures.label_of(study.metric), "deviation",
-            f"t interval ({study.confidence:.0%})", "bootstrap interval", "training error (%)", "seconds"]  # fmt: skip
+            f"t interval ({study.confidence:.0%})", "bootstrap interval", figures.label_of(other),
+            "seconds"]  # fmt: skip
     rows = []
     for result in known.answers.results:
         name, runs = result.arm.name, f"{len(result.measures)} of {len(result.measures) + len(result.missing)}"
@@ -104,7 +106,7 @@ def _arms(known: Known) -> list[str]:
         rows.append(
             [name, f"{first['params']:,}", f"{first['macs']:,}", runs, number(summary.mean), number(summary.deviation),
              between(summary.interval), between(summary.bootstrap),
-             number(fmean(result.values("training_error").values())), number(fmean(result.values("seconds").values()))]
+             number(fmean(result.values(other).values())), number(fmean(result.values("seconds").values()))]
         )  # fmt: skip
     if not any(each.bootstrap and each.count < _FEW for each in known.answers.summaries.values()):
         return table(head, rows)

@@ -42,5 +42,15 @@ def test_few_runs_make_a_coarse_bootstrap_and_the_page_says_so(runs, told):
     answers = answer(study, results_of(study, values))
     known = Known(study, expand(study, {}), [], answers, [], Path("test.yaml"))
     text = "\n".join(page(known, defaultdict(str)))
+    assert "| training error (%) |" in text
     assert ("Of fewer than 10 runs it is coarse" in text) == told
     assert f"| a | 10 | 100 | {runs} of {runs} |" in text
+
+
+def test_each_error_has_a_column_of_its_own():
+    study = study_of("ab", metric="training_error")
+    answers = answer(study, results_of(study, {"a": [2.0, 4.0], "b": [6.0, 8.0]}))
+    known = Known(study, expand(study, {}), [], answers, [], Path("test.yaml"))
+    (row,) = (line for line in page(known, defaultdict(str)) if line.startswith("| a | 10 "))
+    assert row.split(" | ")[4] == "1.50"
+    assert row.split(" | ")[8] == "3.00"
