@@ -51,6 +51,8 @@ def scale(
     """Scale a network's depth, width and resolution by phi, or find the largest one within a budget."""
     if bool(phi) + bool(factors) + bool(budget) + search > 1:
         raise ConfigError("--phi, --factors, --budget and --grid are four questions; ask one of them")
+    if factors and strategy != "compound":
+        raise ConfigError("--strategy says which factors a phi has; with --factors leave it out")
     from cnnjax import scaling
     from cnnjax.analysis.scaled import describe, largest_within
     from cnnjax.config_files import load_config

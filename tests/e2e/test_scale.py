@@ -59,6 +59,7 @@ def test_the_grid(cnnjax):
         (["resnet50", "--budget", "mac=1"], "--budget: there is no quantity 'mac'; did you mean 'macs'?"),
         (["resnet50", "--budget", "macs=much"], "--budget macs: expected a number above 0, such as macs=1.8e9"),
         (["resnet50", "--budget", "macs=1", "--phi", "1"], "--phi, --factors, --budget and --grid are four questions"),
+        (["resnet50", "--factors", "depth=2", "--strategy", "width"], "--strategy says which factors a phi has"),
         (["resnet50", "--alpha", "0.5"], "alpha: expected a number from 1 to 10, got 0.5"),
         (["resnet50", "--phi", "nan"], "phi: expected a number from -30 to 30, got nan"),
         (
