@@ -24,7 +24,7 @@ CHOSEN = (
     *("torchvision/efficientnet_b0", "timm/tf_efficientnet_b0", "keras/EfficientNetB0", "timm/efficientnet_lite0"),
     *("torchvision/googlenet+aux", "pytorchcv/bninception"),
 )
-# One of each family whose networks take more than one size.
+# Of those, one of each family whose networks take more than one size.
 ODD = (
     *("torchvision/alexnet", "timm/vgg11", "timm/resnet50", "torchvision/resnext50_32x4d", "timm/seresnet18"),
     *("torchvision/densenet121", "timm/legacy_xception", "timm/mobilenetv1_100", "torchvision/inception_v3"),

@@ -124,6 +124,14 @@ def test_what_cannot_be_is_told_in_a_sentence(arms_of, text, sentence):
     assert sentence in str(caught.value)
 
 
+def test_neither_config_nor_override_sets_a_seed(arms_of):
+    sentence, axes = "seed: which seeds a study has is said by `seeds`", "axes: {data.batch_size: [1]}\n"
+    with pytest.raises(ConfigError, match=sentence):
+        arms_of(axes, "seed=3")
+    with pytest.raises(ConfigError, match=sentence):
+        arms_of(axes, head="question: Is it so?\nconfig: {seed: 3}\n")
+
+
 @pytest.mark.parametrize(
     ("hypothesis", "sentence"),
     [
