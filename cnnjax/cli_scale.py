@@ -56,7 +56,7 @@ def scale(
     from cnnjax import scaling
     from cnnjax.analysis.scaled import describe, largest_within
     from cnnjax.config_files import load_config
-    from cnnjax.terminal import print_fit, print_grid, print_scaled
+    from cnnjax.terminal_scale import print_fit, print_grid, print_scaled
 
     args = load_config(None, [f"model.args.{field}" for field in fields or []]).model.args
     coefficients = scaling.Coefficients(alpha, beta, gamma)

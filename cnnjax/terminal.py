@@ -118,14 +118,14 @@ def print_result(result: Record) -> None:
 def print_predictions(predictions: list[Any]) -> None:
     """A table with the likeliest classes of each image."""
     table = Table(
-        _words("image"), _words("class"), _numbers("probability"), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
+        _words("image"), _words("class"), numbers("probability"), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
     )
     for prediction in predictions:
         for index, (name, probability) in enumerate(zip(prediction.classes, prediction.probabilities, strict=True)):
             image = Text(prediction.image if index == 0 else "")
             last = index == len(prediction.classes) - 1
             table.add_row(image, Text(name), f"{probability:.1%}", end_section=last)
-    _show(table)
+    show(table)
 
 
 def print_arrays(arrays: Mapping[str, Any]) -> None:
@@ -133,19 +133,19 @@ def print_arrays(arrays: Mapping[str, Any]) -> None:
     columns = _words("name"), _words("shape"), _words("type")
     table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name, array in arrays.items():
-        table.add_row(Text(name), _by(array.shape), str(array.dtype))
-    _show(table)
+        table.add_row(Text(name), by(array.shape), str(array.dtype))
+    show(table)
 
 
 def print_models(rows: list[Record]) -> None:
     """A table of networks, and below it their other names and their papers."""
-    columns = _words("name"), _numbers("parameters"), _numbers("multiply-adds"), _words("input"), _numbers("paper")
+    columns = _words("name"), numbers("parameters"), numbers("multiply-adds"), _words("input"), numbers("paper")
     table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     papers = list(dict.fromkeys(row["paper"] for row in rows))
     for row in rows:
         paper = Text(f"[{papers.index(row['paper']) + 1}]")
-        table.add_row(row["name"], f"{row['params']:,}", f"{row['macs']:,}", _by(row["input"]), paper)
-    _show(table)
+        table.add_row(row["name"], f"{row['params']:,}", f"{row['macs']:,}", by(row["input"]), paper)
+    show(table)
     for row in rows:
         if row["aliases"]:
             print(f"{row['name']} is also called {', '.join(row['aliases'])}")
@@ -159,13 +159,13 @@ def print_peers(rows: list[Record]) -> None:
     table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for row in rows:
         fields = " ".join(f"{key}={json.dumps(value)}" for key, value in row["fields"].items())
-        table.add_row(row["name"], row["variant"], _by(row["input"]), Text(fields))
-    _show(table)
+        table.add_row(row["name"], row["variant"], by(row["input"]), Text(fields))
+    show(table)
 
 
 def print_summary(name: str, shape: tuple[int, int, int], summary: Any) -> None:
     """A table of layers, one of feature maps, and the sums."""
-    print(f"{name}, input {_by(shape)}")
+    print(f"{name}, input {by(shape)}")
     _print_layers(summary.layers)
     print()
     _print_features(summary.features)
@@ -184,58 +184,6 @@ def print_summary(name: str, shape: tuple[int, int, int], summary: Any) -> None:
     )
 
 
-def _title(row: Record) -> str:
-    if row["phi"] is not None:
-        return f"phi {row['phi']:g}"
-    return ", ".join(f"{name} {row[name]:g}" for name in ("depth", "width", "resolution"))
-
-
-def print_scaled(result: Record) -> None:
-    """A table of a network at several phi, and below it what the multiply-adds' columns mean."""
-    columns = [_numbers(title) for title in ("phi", "depth", "width", "input", "parameters", "multiply-adds")]
-    columns += [_numbers(title) for title in ("formula", "rounded", "counted")]
-    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for row in result["rows"]:
-        sizes = (f"{row['depth']:.3f}", f"{row['width']:.3f}", _by(row["input"][:2]))
-        ratios = (f"{row[name]:.2f}x" for name in ("macs_by_formula", "macs_after_rounding", "macs_ratio"))
-        phi = "" if row["phi"] is None else f"{row['phi']:g}"
-        table.add_row(phi, *sizes, f"{row['params']:,}", f"{row['macs']:,}", *ratios)
-    _show(table)
-    for row in result["rows"]:
-        channels = "-".join(str(stage["channels"]) for stage in row["stages"])
-        repeats = "-".join(str(stage["repeats"]) for stage in row["stages"] if stage["repeats"])
-        print(f"{_title(row)}: channels {channels}" + (f", repeats {repeats}" if repeats else ""))
-        if "formula" in row:
-            other = row["formula"]
-            promised = f"depth {other['depth']:.3f}, width {other['width']:.3f}, {_by(other['input'][:2])} pixels"
-            print(f"  by the formula: {promised}")
-    print("Multiply-adds by those at phi = 0: by the formula, by the formula of the rounded sizes, as counted.")
-
-
-def print_grid(result: Record) -> None:
-    """A table of coefficients, with what each costs at phi = 1."""
-    columns = [_numbers(title) for title in ("alpha", "beta", "gamma", "growth", "input", "parameters", "counted")]
-    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for row in result["rows"]:
-        numbers = (f"{row[name]:.2f}" for name in ("alpha", "beta", "gamma", "growth"))
-        table.add_row(*numbers, _by(row["input"][:2]), f"{row['params']:,}", f"{row['macs_ratio']:.2f}x")
-    _show(table)
-
-
-def print_fit(result: Record) -> None:
-    """The largest network within a budget, and the next one."""
-    for phi, cost, what in (("phi", "cost", "within"), ("next_phi", "next_cost", "above")):
-        found = result[cost]
-        scaled = found["scaled"]
-        names = ("params", "macs", "activation_bytes", "training_bytes")
-        costs = ", ".join(f"{name} {found[name]:,}" for name in names if found[name] is not None)
-        args = (
-            f"{name}={round(value, 4) if isinstance(value, float) else value}" for name, value in scaled["args"].items()
-        )
-        network = " ".join([scaled["name"], *args])
-        print(f"{what}: phi {result[phi]:g}, {network}, {_by(scaled['input_shape'][:2])} pixels: {costs}")
-
-
 def _print_layers(layers: Sequence[Any]) -> None:
     # Elsewhere a connection is a multiply-add or a bias, and the column would say nothing new.
     tell_connections = any(
@@ -243,9 +191,9 @@ def _print_layers(layers: Sequence[Any]) -> None:
     )
     table = Table(
         *(_words(title) for title in ("layer", "kind", "output", "kernel", "stride")),
-        *(_numbers(title) for title in ("parameters", "multiply-\nadds")),
-        *([_numbers("connec-\ntions")] if tell_connections else []),
-        *(_numbers(title) for title in ("activation\nbytes", "receptive\nfield")),
+        *(numbers(title) for title in ("parameters", "multiply-\nadds")),
+        *([numbers("connec-\ntions")] if tell_connections else []),
+        *(numbers(title) for title in ("activation\nbytes", "receptive\nfield")),
         box=box.SIMPLE_HEAD,
         show_edge=False,
         padding=0,
@@ -254,66 +202,69 @@ def _print_layers(layers: Sequence[Any]) -> None:
         table.add_row(
             layer.name + (" *" if layer.training_only else ""),
             layer.kind,
-            _by(layer.output_shape),
-            _by(layer.kernel),
-            _by(layer.stride),
+            by(layer.output_shape),
+            by(layer.kernel),
+            by(layer.stride),
             f"{layer.params:,}",
             f"{layer.macs:,}",
             *([f"{layer.connections:,}"] if tell_connections else []),
             f"{layer.activation_bytes:,}",
             _field(layer.receptive_field),
         )
-    _show(table)
+    show(table)
 
 
 def _print_features(features: Sequence[Any]) -> None:
     columns = (
         _words("feature map"),
-        _numbers("stride"),
-        _numbers("channels"),
+        numbers("stride"),
+        numbers("channels"),
         _words("size"),
-        _numbers("receptive field"),
+        numbers("receptive field"),
     )
     table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for each in features:
-        stride = _by([f"{size:g}" for size in each.stride]) if each.stride else ""
-        table.add_row(each.name, stride, str(each.channels), _by(each.size), _field(each.receptive_field))
-    _show(table)
+        stride = by([f"{size:g}" for size in each.stride]) if each.stride else ""
+        table.add_row(each.name, stride, str(each.channels), by(each.size), _field(each.receptive_field))
+    show(table)
 
 
 def _field(field: Any) -> str:
     """What a position sees: a window, the image, or both."""
     if field is None:
         return ""
-    return " + ".join(([_by(field.size)] if field.size else []) + (["image"] if field.whole_image else []))
+    return " + ".join(([by(field.size)] if field.size else []) + (["image"] if field.whole_image else []))
 
 
 def _words(title: str) -> Column:
     return Column(title, overflow="fold")
 
 
-def _numbers(title: str) -> Column:
+def numbers(title: str) -> Column:
+    """A table's column of numbers."""
     return Column(title, justify="right", no_wrap=True)
 
 
-def _show(table: Table) -> None:
+def show(table: Table) -> None:
+    """Prints a table as wide as where it goes."""
     console = Console(highlight=False)
     # A file or a pipe is as wide as it needs to be; a terminal folds words, but not into single letters.
     console.width = max(80, console.width) if console.is_terminal else 10_000
     console.print(table)
 
 
-def _by(sizes: Sequence[object] | None) -> str:
+def by(sizes: Sequence[object] | None) -> str:
+    """Sizes such as 224x224; empty without any."""
     return "x".join(map(str, sizes)) if sizes else ""
 
 
 def _record_line(record: Record, total_steps: int) -> str:
     where = f"step {record['step']}/{total_steps}, epoch {record['epoch']:.4g}"
-    numbers = f"loss {record['loss']:.4f}, accuracy {record['accuracy']:.2%}"
+    told = f"loss {record['loss']:.4f}, accuracy {record['accuracy']:.2%}"
     if "mean_iou" in record:
-        numbers += f", mean IoU {record['mean_iou']:.2%}"
+        told += f", mean IoU {record['mean_iou']:.2%}"
     if record["kind"] == "train":
         rate = record["images_per_second"]
-        return f"{where}: {numbers}" + (f", {rate:,.0f} images/s" if rate is not None else "")
+        return f"{where}: {told}" + (f", {rate:,.0f} images/s" if rate is not None else "")
     weights = " (averaged weights)" if record["weights"] == "ema" else ""
-    return f"{where}: held-out{weights} {numbers}"
+    return f"{where}: held-out{weights} {told}"

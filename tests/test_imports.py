@@ -33,6 +33,7 @@ ROOMS = (
         "cli_study",
         "cli_weights",
         "terminal",
+        "terminal_scale",
         "terminal_study",
     ),
 )

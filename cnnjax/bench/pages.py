@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax.errors import RunError
-from cnnjax.train.report import commit_of, portable
-from cnnjax.train.run_folder import environment
+from cnnjax.train.environment import commit_of, environment, portable
 
 RAW, PAGE = "results.jsonl", "README.md"
 Row = Mapping[str, Any]

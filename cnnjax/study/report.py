@@ -20,8 +20,8 @@ from cnnjax.study.question import Study
 from cnnjax.study.runs import Run, plan, status_of
 from cnnjax.study.sections import RESULTS, Known, baseline_of, name_of, page
 from cnnjax.study.wording import table
-from cnnjax.train.report import commit_of, portable, versions_of
-from cnnjax.train.run_folder import ENVIRONMENT, Record, environment, not_written, read_history
+from cnnjax.train.environment import commit_of, environment, portable, versions_of
+from cnnjax.train.run_folder import ENVIRONMENT, Record, not_written, read_history
 
 PAGE, HTML = "README.md", "index.html"
 

@@ -14,7 +14,7 @@ from cnnjax.study.arms import Arm
 from cnnjax.study.question import Study
 from cnnjax.study.runs import Run, failure_of, status_of
 from cnnjax.study.wording import between, number, p_value, table
-from cnnjax.train.report import commit_of, versions_of
+from cnnjax.train.environment import commit_of, versions_of
 from cnnjax.train.run_folder import Record
 
 RESULTS = "results.json"

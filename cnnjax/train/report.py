@@ -13,6 +13,7 @@ from scipy import stats
 from cnnjax.config import Config
 from cnnjax.config_files import diff, to_yaml
 from cnnjax.errors import RunError
+from cnnjax.train.environment import commit_of, portable, versions_of
 from cnnjax.train.figures import draw_learning_curves
 from cnnjax.train.run_folder import (
     CURVE,
@@ -134,28 +135,6 @@ def _page(configs: Sequence[Config], raw: Sequence[Record], note: str) -> str:
 def _head(config: Config) -> list[str]:
     names = getattr(config.data.source, "class_names", ())
     return [f"classes {', '.join(names)}"] if names else ["its own classes"]
-
-
-def commit_of(git: Record | None) -> str:
-    """The commit that `environment` found, and whether the files were changed since."""
-    return "unknown" if git is None else git["commit"][:12] + (" with changes" if git["changed"] else "")
-
-
-def versions_of(environment: Record) -> str:
-    """Versions, system and devices of what `environment` found."""
-    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
-    devices = ", ".join(environment["devices"])
-    system = f"{environment['system']}, {environment['cpus']} CPUs, devices {devices}"
-    return f"Python {environment['python']}, {packages}; {system}"
-
-
-def portable(environment: Record) -> Record:
-    """Without the paths of the machine: absolute ones in the command keep only their last part."""
-    words = [
-        "=".join(Path(part).name if part.startswith("/") else part for part in word.split("=", 1))
-        for word in environment["command"]
-    ]
-    return {**environment, "command": words}
 
 
 def _read(run_dir: Path, name: str) -> Any:

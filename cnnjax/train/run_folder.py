@@ -5,19 +5,16 @@ import fcntl
 import json
 import os
 import platform
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
 from cnnjax.config import Config
 from cnnjax.config_files import config_hash, diff, load_config, to_yaml
 from cnnjax.errors import ConfigError, RunError
+from cnnjax.train.environment import environment
 from cnnjax.train.reporting import Record
 from cnnjax.train.task import DataFacts
 
@@ -272,42 +269,6 @@ def not_written(path: Path, error: OSError) -> RunError:
     """The error for a file or folder that could not be written, with what to do."""
     remedy = "make room and run it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another --run-dir"
     return RunError(f"{path} cannot be written: {error.strerror}; {remedy}")
-
-
-def environment() -> Record:
-    """What may explain a difference between two runs: versions, devices, code and command."""
-    import jax
-
-    packages = ("cnnjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": [_program(sys.argv[0]), *sys.argv[1:]],
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "packages": {name: metadata.version(name) for name in packages},
-        "devices": [f"{device.platform}:{device.device_kind}" for device in jax.devices()],
-        "processes": jax.process_count(),
-        "cpus": os.cpu_count(),
-        "git": _git(),
-    }
-
-
-def _program(path: str) -> str:
-    name = Path(path).name
-    return "cnnjax" if name in ("cnnjax", "__main__.py") else name
-
-
-def _git() -> Record | None:
-    """Commit of the checkout that this package runs from, and whether it was changed; None outside a checkout."""
-    here = Path(__file__).parents[1]
-
-    def ask(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain", "--", "."))}
-    except (OSError, subprocess.CalledProcessError):  # no git, or installed from a package
-        return None
 
 
 def write_whole(path: Path, text: str) -> None:
