@@ -23,6 +23,8 @@ Initializer = Callable[..., jax.Array]
 he_normal_fan_out: Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 he_normal_fan_in: Initializer = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 glorot_uniform: Initializer = nn.initializers.glorot_uniform()
+# Within +-1 / sqrt(fan-in), what PyTorch gives a dense layer: the head in the ResNet and DenseNet releases.
+dense_uniform_fan_in: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def depthwise_he_normal(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:

@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from cnnjax.nn.activations import ACTIVATIONS, Activation
-from cnnjax.nn.initializers import Initializer, he_normal_fan_out
+from cnnjax.nn.initializers import Initializer, dense_uniform_fan_in, he_normal_fan_out
 from cnnjax.nn.norm import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchAveraging, BatchNorm, NormKind
 from cnnjax.ops.conv import Lowering, for_linen, input_gradient
 from cnnjax.ops.conv_forward_forms import turned
@@ -173,7 +173,12 @@ class Layers:
     def logits(
         self, x: jax.Array, num_classes: int, *, name: str = "head", kernel_init: Initializer | None = None
     ) -> jax.Array:
-        """(batch, features) to (batch, num_classes), float32 whatever the network's precision (or float64)."""
+        """(batch, features) to (batch, num_classes), float32 whatever the network's precision (or float64).
+
+        Its weights start as the network's, but never by fan-out, which is the number of classes: then by fan-in.
+        """
+        if kernel_init is None and self.kernel_init is he_normal_fan_out:
+            kernel_init = dense_uniform_fan_in
         dtype = jnp.promote_types(self.dtype, jnp.float32)
         return self.dense(x, num_classes, name=name, kernel_init=kernel_init, dtype=dtype)
 

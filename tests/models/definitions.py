@@ -4,6 +4,7 @@ Below them is what tests ask of a network: its shapes, its layers, random variab
 """
 
 import functools
+import math
 import re
 
 import jax
@@ -182,22 +183,36 @@ def initial_deviations(network, image):
 
     That kernel has a fan-in of 144 and a fan-out of 576.
     """
-    initializers = {}
+    return {
+        name: (_deviation(layer.kernel_init), _start(layer.bias_init))
+        for name, (layer, _) in _layers(network, image).items()
+    }
+
+
+def initial_gain(network, image):
+    """By how much the head's weights increase the deviation of its inputs, were they of mean zero, at the start."""
+    layer, inputs = _layers(network, image)["head"]
+    return _deviation(layer.kernel_init, (inputs, layer.features)) * math.sqrt(inputs)
+
+
+def _layers(network, image):
+    """By path every convolution and dense layer, and its number of inputs' channels."""
+    found = {}
 
     def note(call, args, kwargs, context):
         layer = context.module
         if context.method_name == "__call__" and isinstance(layer, nn.Conv | nn.Dense):
-            initializers["/".join(layer.path)] = (layer.kernel_init, layer.bias_init)
+            found["/".join(layer.path)] = (layer, args[0].shape[-1])
         return call(*args, **kwargs)
 
     with nn.intercept_methods(note):
         shapes(network, image)
-    return {name: (_deviation(kernel), _start(bias)) for name, (kernel, bias) in initializers.items()}
+    return found
 
 
 @functools.cache
-def _deviation(initializer):
-    return float(np.std(initializer(jax.random.key(0, impl="unsafe_rbg"), (3, 3, 16, 64), np.float32)))
+def _deviation(initializer, shape=(3, 3, 16, 64)):
+    return float(np.std(initializer(jax.random.key(0, impl="unsafe_rbg"), shape, np.float32)))
 
 
 @functools.cache

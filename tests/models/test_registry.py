@@ -2,11 +2,13 @@
 
 import dataclasses
 import importlib
+import math
 import subprocess
 import sys
 
 import jax.numpy as jnp
 import pytest
+from definitions import initial_gain
 
 from cnnjax import models
 from cnnjax.errors import ConfigError
@@ -54,6 +56,15 @@ def test_variant_builds_its_network_and_cites_its_paper(name):
     assert type(network) is variant.network
     assert {key: getattr(network, key) for key in variant.args} == dict(variant.args)
     assert any(year in variant.paper for year in map(str, range(1998, 2030)))
+
+
+# LeNet-5 and Network in Network have heads of their own, and EfficientNet's is the release's, by the number of classes.
+@pytest.mark.parametrize("family", sorted({*FAMILIES} - {"lenet", "nin", "efficientnet"}))
+def test_heads_of_few_classes_start_unsure(family):
+    """He's gain at most: by its fan-out, a head of ten classes starts with logits ten times as large."""
+    variant = get_variant(FAMILIES[family][0])
+    network = create_model(FAMILIES[family][0], num_classes=10)
+    assert initial_gain(network, variant.input_shape) < 1.05 * math.sqrt(2)
 
 
 @pytest.mark.parametrize(
