@@ -26,6 +26,8 @@ Lite (networks for phones): ReLU6, no squeeze-and-excitation, and `scale_ends: f
 
 Deliberate differences:
 - The images come normalised: Keras' models hold that as layers of theirs, these do not.
+- The head's first weights are the release's, +-1 / sqrt(classes), unless He's +-sqrt(6 / features) is less: for few
+  classes, whose logits would be five times as large.
 - `stem: small` is for images of about 32x32: neither the stem nor stage2 halves them, so that 32x32 ends as 4x4.
 """
 
