@@ -96,7 +96,7 @@ def draw_curves(histories: Mapping[str, Sequence[Sequence[Record]]], path: Path)
 
 def draw_costs(study: Study, answers: Answers, path: Path) -> None:
     """The metric against multiply-adds, parameters and seconds, with the Pareto front and the fitted power laws."""
-    from matplotlib.ticker import EngFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     figure, panels = _figure(12, 4.2, len(COSTS))
     for axes, cost in zip(panels, COSTS, strict=True):
@@ -121,6 +121,8 @@ def draw_costs(study: Study, answers: Answers, path: Path) -> None:
         axes.set(xlabel=label_of(cost), ylabel=label_of(study.metric))
         if max(x for x, _ in points.values()) > 5 * min(x for x, _ in points.values()):
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         else:
             axes.locator_params(axis="x", nbins=5)
         axes.xaxis.set_major_formatter(EngFormatter())

@@ -152,7 +152,7 @@ def _costs(known: Known, pictures: Mapping[str, str]) -> list[str]:
         return []
     lines = ["## Cost", "", f"![{figures.label_of(known.study.metric)} against cost]({pictures['costs']})", ""]
     fronts = known.answers.fronts
-    lines += [f"- Pareto front by {figures.label_of(cost)}: {', '.join(names)}." for cost, names in fronts.items()]
+    lines += [f"- Pareto front by {figures.label_of(cost)}: {'; '.join(names)}." for cost, names in fronts.items()]
     for name, fit in known.answers.power_laws.items():
         if isinstance(fit, str):
             lines.append(f"- Power law '{name}': none, {fit}.")
