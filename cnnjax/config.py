@@ -4,27 +4,12 @@ A YAML file in `configs/` holds only what differs from these defaults. `config_f
 checks files; this module says what they may contain.
 """
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Section(BaseModel):
-    """Frozen, strict, and closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+from cnnjax.config_base import Fraction, Section
+from cnnjax.config_data import DataConfig
 
 
 class Duration(Section):
@@ -60,86 +45,8 @@ class ModelConfig(Section):
 
     name: str = "lenet5_modern"
     """A name that `cnnjax models` lists."""
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field({})
     """Fields of the network's Linen module; checked against it."""
-
-
-class DigitsSource(Section):
-    """scikit-learn's 1,797 real handwritten 8x8 digits, embedded in that package."""
-
-    kind: Literal["digits"] = "digits"
-    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Part of each class that is held out for evaluation."""
-    split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of the stratified split; the training seed does not touch it."""
-
-
-class IdxSource(Section):
-    """MNIST's file format: four IDX files in one folder, gzip-compressed or not."""
-
-    kind: Literal["idx"]
-    path: Path
-    """The folder; `~` and environment variables are expanded."""
-    train_images: str = "train-images-idx3-ubyte"
-    """File name, with or without .gz."""
-    train_labels: str = "train-labels-idx1-ubyte"
-    test_images: str = "t10k-images-idx3-ubyte"
-    test_labels: str = "t10k-labels-idx1-ubyte"
-    class_names: tuple[str, ...] = tuple("0123456789")
-    """One name a class, in the order of the labels."""
-
-
-class SyntheticSource(Section):
-    """Learnable and deterministic images: one smooth random template a class, shifted, dimmed and noised."""
-
-    kind: Literal["synthetic"]
-    image_size: Annotated[int, Field(ge=4)] = 32
-    """Height and width in pixels."""
-    channels: PositiveInt = 1
-    classes: Annotated[int, Field(ge=2)] = 10
-    train_examples: PositiveInt = 2048
-    test_examples: PositiveInt = 512
-    noise: NonNegativeFloat = 0.2
-    """Standard deviation of the pixel noise; the templates span 0 to 1."""
-    source_seed: NonNegativeInt = 0
-
-
-class DigitsOnPhotographsSource(Section):
-    """For segmentation: scikit-learn's handwritten digits on its two photographs, a class for each pixel.
-
-    Class 0 is the photograph, 1 to 10 are the digits 0 to 9. Training and test images share neither a digit nor a part
-    of a photograph.
-    """
-
-    kind: Literal["digits_on_photographs"]
-    image_size: Annotated[int, Field(ge=32, le=192)] = 64
-    """Height and width in pixels."""
-    digits: Annotated[int, Field(ge=1, le=16)] = 4
-    """How many are placed in an image, each in a cell of its own; fewer are larger."""
-    train_examples: PositiveInt = 1024
-    test_examples: PositiveInt = 256
-    source_seed: NonNegativeInt = 0
-
-
-Source = Annotated[DigitsSource | IdxSource | SyntheticSource | DigitsOnPhotographsSource, Field(discriminator="kind")]
-
-
-class DataConfig(Section):
-    """Where the examples come from, and how they reach the network."""
-
-    source: Source = DigitsSource()
-    batch_size: PositiveInt = 128
-    """Examples a step, over all devices and processes."""
-    image_size: Annotated[int, Field(ge=4)] | None = 32
-    """Height and width that the network sees; null keeps the source's own."""
-    fit: Literal["pad", "resize"] = "resize"
-    """How an image becomes `image_size`: a frame of zeros around a smaller one, or bilinear interpolation."""
-    mean: float | tuple[float, ...] = 0.0
-    """Subtracted from pixels in 0..1; one number, or one a channel."""
-    std: PositiveFloat | tuple[PositiveFloat, ...] = 1.0
-    """Divides them afterwards."""
-    prefetch: NonNegativeInt = 2
-    """Batches prepared and put on the devices ahead of the step."""
 
 
 class OptimizerConfig(Section):
@@ -147,7 +54,7 @@ class OptimizerConfig(Section):
 
     name: str = "sgd"
     """The function's name in optax."""
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field({})
     """Its arguments, but for learning_rate and weight decay; checked against its signature."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled where the optimizer itself decays weights (adamw, lion, lamb, ...), else added to the gradient."""

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cnnjax.config import Config, Section
+from cnnjax.config import Config
+from cnnjax.config_base import Section
 from cnnjax.config_faults import kind_of, sentences
 from cnnjax.errors import ConfigError
 from cnnjax.registry import did_you_mean

@@ -263,6 +263,8 @@ def _record_line(record: Record, total_steps: int) -> str:
     told = f"loss {record['loss']:.4f}, accuracy {record['accuracy']:.2%}"
     if "mean_iou" in record:
         told += f", mean IoU {record['mean_iou']:.2%}"
+    if "skipped" in record:
+        told += f", left out {record['skipped']} that cannot be read"
     if record["kind"] == "train":
         rate = record["images_per_second"]
         return f"{where}: {told}" + (f", {rate:,.0f} images/s" if rate is not None else "")

@@ -59,8 +59,8 @@ def run(config, *, evaluate: bool) -> dict:
     import numpy as np
     from flax import linen as nn
 
+    from cnnjax.data.examples import ArrayExamples
     from cnnjax.data.loader import Shard, eval_batches, train_batches
-    from cnnjax.data.sources import Examples
     from cnnjax.nn.network import Network, Outputs
     from cnnjax.nn.norm import BatchNorm
     from cnnjax.parallel import make_executor
@@ -80,7 +80,7 @@ def run(config, *, evaluate: bool) -> dict:
     executor = make_executor(config)
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (100, 8, 8, 3), dtype=np.uint8)
-    examples = Examples(images, random.integers(0, 5, 100, dtype=np.int32))
+    examples = ArrayExamples(images, random.integers(0, 5, 100, dtype=np.int32))
     optimizer = make_optimizer(config.optimizer, config.schedule.learning_rate)
     loss = make_loss(config.train.loss)
     averaging = batch_averaging(config.train.batch_norm, executor.axis)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cnnjax.config import Config, Duration, GhostBatchNorm, IdxSource
+from cnnjax.config import Config, Duration, GhostBatchNorm
+from cnnjax.config_data import IdxSource
 from cnnjax.config_files import load_config, merge, parse_yaml
 from cnnjax.errors import ConfigError
 

@@ -207,7 +207,8 @@ def _torch_loop(model: str, layout: str, batch: int) -> Callable[[], float]:
     from cnnjax.data.sources import load
 
     examples = load(load_config(None, [f"model.name={model}", *_loop_data(model)]).data).train
-    return lambda: loop_rate(model, layout, examples.images, examples.labels, batch, _LOOP_STEPS)
+    read = examples.read(np.arange(len(examples)))
+    return lambda: loop_rate(model, layout, read.images, read.labels, batch, _LOOP_STEPS)
 
 
 def _torch(library: str, layout: str) -> Callable[[str, Mode, np.ndarray, np.ndarray], Step]:

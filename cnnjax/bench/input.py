@@ -1,5 +1,6 @@
 """How fast a config's images come, without a network that waits for them."""
 
+import math
 import statistics
 from collections.abc import Callable
 from time import perf_counter
@@ -8,8 +9,9 @@ from typing import Any
 import jax
 
 from cnnjax.config import Config
+from cnnjax.data.examples import Examples
 from cnnjax.data.loader import Batch, Shard, train_batches
-from cnnjax.data.sources import Examples, load
+from cnnjax.data.sources import load
 from cnnjax.parallel import make_executor
 
 
@@ -32,7 +34,7 @@ def measure_input(config: Config, batches: int = 200, rounds: int = 3) -> dict[s
     return {
         "source": config.data.source.kind,
         "batch_size": config.data.batch_size,
-        "bytes_per_image": examples.images[0].nbytes,
+        "bytes_per_image": math.prod(examples.image_shape),
         "load_seconds": load_seconds,
         **{f"{name}_images_per_second": statistics.median(each) for name, each in rates.items()},
     }

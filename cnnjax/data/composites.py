@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cnnjax.config import DigitsOnPhotographsSource
+from cnnjax.config_data import DigitsOnPhotographsSource
 from cnnjax.data.random_bits import random_stream, uniform
 
 # Left of this share of a photograph's width lies what training sees, right of it what is held out.

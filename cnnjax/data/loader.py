@@ -1,7 +1,7 @@
-"""Batches from examples in memory, through Grain: shuffled and endless for training, in order and once for evaluation.
+"""Batches of examples, through Grain: shuffled and endless for training, in order and once for evaluation.
 
-A source hands Grain whole batches, each gathered by one indexing, since a Python call for every example would cost more
-than a small network's step.
+A source hands Grain whole batches, each read by one call, since a Python call for every example would cost more than a
+small network's step.
 """
 
 import sys
@@ -12,8 +12,8 @@ from typing import Any
 import grain
 import numpy as np
 
+from cnnjax.data.examples import Examples
 from cnnjax.data.random_bits import random_stream
-from cnnjax.data.sources import Examples
 from cnnjax.errors import ConfigError
 
 Batch = dict[str, np.ndarray]
@@ -85,11 +85,8 @@ class TrainBatches:
         epoch, position = divmod(step, self._steps_per_epoch)
         start = position * self._batch_size
         indices = self._order_of(epoch)[start + self._block.start : start + self._block.stop]
-        return {
-            "image": self._examples.images[indices],
-            "label": self._examples.labels[indices],
-            "mask": np.ones(len(indices), np.float32),
-        }
+        read = self._examples.read(indices)
+        return {"image": read.images, "label": read.labels, "mask": read.mask}
 
     def _order_of(self, epoch: int) -> np.ndarray:
         # Epoch and order change hands as one tuple: two threads may both compute an order, but never mix two.
@@ -113,14 +110,12 @@ class EvalBatches:
 
     def __getitem__(self, index: int) -> Batch:
         start = index * self._batch_size
-        here = slice(start + self._block.start, start + self._block.stop)
-        images, labels = self._examples.images[here], self._examples.labels[here]
-        missing = self._block.stop - self._block.start - len(labels)
-        mask = np.ones(len(labels), np.float32)
+        stop = min(start + self._block.stop, len(self._examples))
+        read = self._examples.read(np.arange(start + self._block.start, stop))
+        missing = self._block.stop - self._block.start - len(read.mask)
         return {
-            "image": np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))),
-            "label": np.pad(labels, ((0, missing), *((0, 0),) * (labels.ndim - 1))),
-            "mask": np.pad(mask, (0, missing)),
+            name: np.pad(values, ((0, missing), *((0, 0),) * (values.ndim - 1)))
+            for name, values in (("image", read.images), ("label", read.labels), ("mask", read.mask))
         }
 
 

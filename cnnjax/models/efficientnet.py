@@ -39,7 +39,7 @@ import jax
 from flax import linen as nn
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from cnnjax.config import Fraction
+from cnnjax.config_base import Fraction
 from cnnjax.models.variant import Peers, Variant
 from cnnjax.nn.activations import Activation
 from cnnjax.nn.initializers import dense_uniform_fan_out, depthwise_he_normal

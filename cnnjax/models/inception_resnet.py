@@ -33,7 +33,7 @@ import jax
 from flax import linen as nn
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from cnnjax.config import Fraction
+from cnnjax.config_base import Fraction
 from cnnjax.models.variant import Peers, Variant
 from cnnjax.nn.branches import Branches, Conv
 from cnnjax.nn.inception import (

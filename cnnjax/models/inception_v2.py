@@ -32,7 +32,7 @@ import jax
 from flax import linen as nn
 from pydantic import NonNegativeInt, PositiveInt
 
-from cnnjax.config import Fraction
+from cnnjax.config_base import Fraction
 from cnnjax.models.variant import Peers, Variant
 from cnnjax.nn.branches import Branch, Branches, Conv, Pool
 from cnnjax.nn.initializers import depthwise_he_normal

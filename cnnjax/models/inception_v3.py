@@ -27,7 +27,7 @@ from typing import Literal
 import jax
 from flax import linen as nn
 
-from cnnjax.config import Fraction
+from cnnjax.config_base import Fraction
 from cnnjax.models.variant import Peers, Variant
 from cnnjax.nn.branches import Conv
 from cnnjax.nn.inception import (

@@ -29,7 +29,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from pydantic import PositiveFloat, PositiveInt
 
-from cnnjax.config import Fraction
+from cnnjax.config_base import Fraction
 from cnnjax.errors import ConfigError
 from cnnjax.models.variant import Variant
 from cnnjax.nn.digit_codes import RadialBasisOutput

@@ -29,7 +29,7 @@ import jax
 from flax import linen as nn
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from cnnjax.config import Fraction
+from cnnjax.config_base import Fraction
 from cnnjax.errors import ConfigError
 from cnnjax.models.variant import Peers, Variant
 from cnnjax.nn.activations import Activation

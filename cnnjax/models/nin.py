@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from pydantic import NonNegativeInt, PositiveInt
 
-from cnnjax.config import Fraction
+from cnnjax.config_base import Fraction
 from cnnjax.models.variant import Peers, Variant
 from cnnjax.nn.initializers import he_normal_fan_in
 from cnnjax.nn.network import ConvNetwork, Outputs

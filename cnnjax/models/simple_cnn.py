@@ -17,7 +17,7 @@ import jax
 from flax import linen as nn
 from pydantic import PositiveInt
 
-from cnnjax.config import Fraction
+from cnnjax.config_base import Fraction
 from cnnjax.models.variant import Variant
 from cnnjax.nn.initializers import he_normal_fan_in
 from cnnjax.nn.network import ConvNetwork, Outputs

@@ -34,7 +34,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from pydantic import PositiveInt
 
-from cnnjax.config import Fraction
+from cnnjax.config_base import Fraction
 from cnnjax.errors import ConfigError
 from cnnjax.models.variant import Variant
 from cnnjax.nn.initializers import Initializer, he_normal_fan_in

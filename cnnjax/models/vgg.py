@@ -28,7 +28,7 @@ import jax
 from flax import linen as nn
 from pydantic import PositiveInt
 
-from cnnjax.config import Fraction
+from cnnjax.config_base import Fraction
 from cnnjax.models.variant import Peers, Variant
 from cnnjax.nn.initializers import glorot_uniform, he_normal_fan_out
 from cnnjax.nn.network import ConvNetwork, Outputs

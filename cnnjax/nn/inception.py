@@ -13,7 +13,7 @@ import jax
 from flax import linen as nn
 from pydantic import NonNegativeInt, PositiveFloat
 
-from cnnjax.config import Fraction
+from cnnjax.config_base import Fraction
 from cnnjax.nn.branches import Branch, Branches, Chain, Conv, Fork, Pool, Step, rescale
 from cnnjax.nn.initializers import he_normal_fan_in
 from cnnjax.nn.layers import ConvNorm, Layers

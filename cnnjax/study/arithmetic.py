@@ -14,7 +14,7 @@ from flax import linen as nn
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from cnnjax.analysis.summary import LayerSummary, Summary, summarize
-from cnnjax.config import Section
+from cnnjax.config_base import Section
 from cnnjax.config_files import check_as
 from cnnjax.errors import ConfigError
 from cnnjax.models import create_model, get_variant

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from cnnjax.config import Config, Section
+from cnnjax.config import Config
+from cnnjax.config_base import Section
 from cnnjax.config_faults import kind_of
 from cnnjax.config_files import Tree, check, check_as, config_hash, merge, merge_overrides
 from cnnjax.errors import ConfigError

@@ -10,8 +10,8 @@ import optax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from cnnjax.analysis.summary import summarize
+from cnnjax.data.examples import Datasets
 from cnnjax.data.loader import EvalBatches, Shard, TrainBatches
-from cnnjax.data.sources import Datasets
 from cnnjax.nn.network import Network
 from cnnjax.ops.local_response import AFTER, BEFORE
 from cnnjax.parallel import Executor, to_host

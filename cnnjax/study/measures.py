@@ -8,7 +8,7 @@ from typing import Any
 from cnnjax.analysis.count import count
 from cnnjax.config import Config
 from cnnjax.config_files import flatten
-from cnnjax.data.sources import Datasets, Examples
+from cnnjax.data.examples import Datasets, FirstExamples
 from cnnjax.errors import ConfigError, RunError
 from cnnjax.models import create_model
 from cnnjax.parallel import Executor
@@ -43,7 +43,7 @@ def measure(
     """
     config = task.config
     state = load_state(run_dir, task)
-    seen = Examples(data.train.images[:TRAINING_EXAMPLES], data.train.labels[:TRAINING_EXAMPLES])
+    seen = FirstExamples(data.train, TRAINING_EXAMPLES)
     on_device = executor.put_state(state)
     eval_step = executor.compile_eval(task.eval_step)
     training = evaluate_state(config, seen, executor, eval_step, on_device, int(result["step"]))[-1]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from cnnjax.config import Section
+from cnnjax.config_base import Section
 from cnnjax.config_files import Tree, check_as, merge, read_tree, read_yaml
 from cnnjax.errors import ConfigError
 from cnnjax.registry import unknown

@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from cnnjax.config import Config, IdxSource
+from cnnjax.config import Config
+from cnnjax.config_data import IdxSource
 from cnnjax.config_files import flatten, to_yaml
 from cnnjax.errors import RunError
 from cnnjax.study import figures

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import jax
 
-from cnnjax.config import DataConfig
-from cnnjax.data.sources import Datasets, load
+from cnnjax.config_data import DataConfig
+from cnnjax.data.examples import Datasets
+from cnnjax.data.sources import load
 from cnnjax.errors import ConfigError, RunError, TrainingError
 from cnnjax.parallel import Executor
 from cnnjax.study.arms import Arm

@@ -18,8 +18,8 @@ import numpy as np
 from jax import lax
 
 from cnnjax.config import Config
+from cnnjax.data.examples import Datasets
 from cnnjax.data.loader import Shard, TrainBatches, train_batches
-from cnnjax.data.sources import Datasets
 from cnnjax.errors import TrainingError
 from cnnjax.ops.onednn import compiler_options
 from cnnjax.parallel import Executor, over_devices, put_stacked

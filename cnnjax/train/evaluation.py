@@ -10,8 +10,9 @@ from scipy import stats
 
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.config import Config, ParallelConfig
+from cnnjax.data.examples import Examples
 from cnnjax.data.loader import Shard, eval_batches
-from cnnjax.data.sources import Examples, load
+from cnnjax.data.sources import load
 from cnnjax.errors import CnnjaxWarning, RunError
 from cnnjax.parallel import Executor, join_processes, make_eval_executor
 from cnnjax.train.reporting import Sums
@@ -93,6 +94,8 @@ def evaluate_state(
         for metrics in _behind(eval_step(params, batch_stats, batch) for batch in batches):
             sums.add(executor.read_metrics(metrics))
         record = {"step": step, "weights": weights, "examples": sums.count("loss"), **sums.means()}
+        if skipped := len(examples) - sums.count("loss"):
+            record["skipped"] = skipped
         if of_classes := sums.class_iou():
             record["class_iou"] = of_classes
         records.append(record)

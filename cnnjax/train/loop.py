@@ -11,8 +11,9 @@ import jax
 
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.config import Config
+from cnnjax.data.examples import Datasets
 from cnnjax.data.loader import Shard, train_batches
-from cnnjax.data.sources import Datasets, load
+from cnnjax.data.sources import load
 from cnnjax.errors import CnnjaxError, RunError, TrainingError
 from cnnjax.parallel import Executor, agree, broadcast, join_processes, keep_compiled, make_executor, should_stop
 from cnnjax.train.evaluation import LAG, evaluate_state
@@ -223,6 +224,7 @@ class Training:
     def log(self, step: int, clock: "Clock") -> None:
         """A line of training metrics: the means since the last one."""
         batch_size = self.task.config.data.batch_size
+        skipped = batch_size * self.interval.count("grad_norm") - self.interval.count("loss")
         self._record(
             {
                 "kind": "train",
@@ -230,6 +232,7 @@ class Training:
                 "epoch": step / self.task.steps_per_epoch,
                 "examples": step * batch_size,
                 **self.interval.means(),
+                **({"skipped": skipped} if skipped else {}),
                 "learning_rate": self.task.learning_rate(step),
                 "images_per_second": clock.rate(step, batch_size),
             }

@@ -142,7 +142,7 @@ def make_train_step(
         key = jax.random.fold_in(key, _DROPOUT)
         if axis.name is not None:
             key = jax.random.fold_in(key, lax.axis_index(axis.name))
-        examples = axis.sum(batch["mask"].sum())
+        examples = jnp.maximum(axis.sum(batch["mask"].sum()), 1)  # all of a batch's files may be broken
         compute = differentiate if accumulate == 1 else accumulated
         metrics, batch_stats, gradients = compute(state, batch, key, examples)
         metrics, gradients = axis.sum((metrics, gradients))

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from cnnjax.config import Config, ConvLowering
+from cnnjax.data.examples import Datasets
 from cnnjax.data.loader import steps_per_epoch
-from cnnjax.data.sources import Datasets
 from cnnjax.errors import ConfigError
 from cnnjax.models import check_args, create_model, get_variant
 from cnnjax.nn.network import Network
@@ -34,13 +34,12 @@ class DataFacts:
     @classmethod
     def of(cls, data: Datasets) -> "DataFacts":
         """Those of a loaded data set."""
-        height, width, channels = data.train.images.shape[1:]
         return cls(
             data.class_names,
-            (height, width, channels),
-            len(data.train.labels),
-            len(data.test.labels),
-            segmentation=data.train.labels.ndim == 3,
+            data.train.image_shape,
+            len(data.train),
+            len(data.test),
+            segmentation=bool(data.train.label_shape),
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict, ValidationError
 
-from cnnjax.config import Section
+from cnnjax.config_base import Section
 from cnnjax.errors import ConfigError, WeightsError
 from cnnjax.models import create_model
 from cnnjax.nn.network import Network

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
-from cnnjax.config import Section
+from cnnjax.config_base import Section
 from cnnjax.errors import DataError
 
 Size = tuple[PositiveInt, PositiveInt]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cnnjax.data.examples import ArrayExamples
 from cnnjax.data.loader import (
     Shard,
     TrainBatches,
@@ -19,7 +20,6 @@ from cnnjax.data.loader import (
     steps_per_epoch,
     train_batches,
 )
-from cnnjax.data.sources import Examples
 from cnnjax.errors import ConfigError
 
 sizes = st.integers(1, 60)
@@ -27,10 +27,10 @@ seeds = st.integers(0, 2**130)
 quick = settings(max_examples=40, deadline=None)
 
 
-def make_examples(count: int) -> Examples:
+def make_examples(count: int) -> ArrayExamples:
     """Labels that number the examples, and images that carry the number too."""
     numbers = np.arange(count, dtype=np.int32)
-    return Examples(np.broadcast_to(numbers[:, None, None, None], (count, 3, 2, 1)).astype(np.uint8), numbers)
+    return ArrayExamples(np.broadcast_to(numbers[:, None, None, None], (count, 3, 2, 1)).astype(np.uint8), numbers)
 
 
 def take(batches, count: int) -> list:

@@ -14,7 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from test_idx import encode
 
 import cnnjax.data
-from cnnjax.config import DataConfig, DigitsSource, IdxSource, SyntheticSource
+from cnnjax.config_data import DataConfig, DigitsSource, IdxSource, SyntheticSource
 from cnnjax.data.sources import load
 from cnnjax.errors import ConfigError, DataError
 
@@ -82,7 +82,7 @@ def test_digits_split_follows_its_seed_and_fraction():
     other = load(DataConfig(source=DigitsSource(split_seed=1), image_size=None))
     assert not np.array_equal(default.test.images, other.test.images)
     assert len(load(DataConfig(source=DigitsSource(test_fraction=0.5))).test) == 899
-    with pytest.raises(ConfigError, match=r"test_fraction 0.001 of 1797 digits"):
+    with pytest.raises(ConfigError, match=r"test_fraction 0.001 of 1797 examples"):
         load(DataConfig(source=DigitsSource(test_fraction=0.001)))
 
 
@@ -222,4 +222,9 @@ def test_data_imports_neither_jax_nor_models():
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             for name in names:
                 assert name.split(".")[0] not in ("jax", "flax", "optax"), file
-                assert not name.startswith("cnnjax.") or name.split(".")[1] in ("config", "data", "errors"), file
+                assert not name.startswith("cnnjax.") or name.split(".")[1] in (
+                    "config_data",
+                    "data",
+                    "errors",
+                    "registry",
+                ), file

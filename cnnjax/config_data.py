@@ -1,0 +1,178 @@
+"""Where examples come from, and how they reach the network: that part of a config. Imports no JAX."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from cnnjax.config_base import Section
+
+
+class DigitsSource(Section):
+    """scikit-learn's 1,797 real handwritten 8x8 digits, embedded in that package."""
+
+    kind: Literal["digits"] = "digits"
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Part of each class that is held out for evaluation."""
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of the stratified split; the training seed does not touch it."""
+
+
+class IdxSource(Section):
+    """MNIST's file format: four IDX files in one folder, gzip-compressed or not."""
+
+    kind: Literal["idx"]
+    path: Path
+    """The folder; `~` and environment variables are expanded."""
+    train_images: str = "train-images-idx3-ubyte"
+    """File name, with or without .gz."""
+    train_labels: str = "train-labels-idx1-ubyte"
+    test_images: str = "t10k-images-idx3-ubyte"
+    test_labels: str = "t10k-labels-idx1-ubyte"
+    class_names: tuple[str, ...] = tuple("0123456789")
+    """One name a class, in the order of the labels."""
+
+
+class SyntheticSource(Section):
+    """Learnable and deterministic images: one smooth random template a class, shifted, dimmed and noised."""
+
+    kind: Literal["synthetic"]
+    image_size: Annotated[int, Field(ge=4)] = 32
+    """Height and width in pixels."""
+    channels: PositiveInt = 1
+    classes: Annotated[int, Field(ge=2)] = 10
+    train_examples: PositiveInt = 2048
+    test_examples: PositiveInt = 512
+    noise: NonNegativeFloat = 0.2
+    """Standard deviation of the pixel noise; the templates span 0 to 1."""
+    source_seed: NonNegativeInt = 0
+
+
+class DigitsOnPhotographsSource(Section):
+    """For segmentation: scikit-learn's handwritten digits on its two photographs, a class for each pixel.
+
+    Class 0 is the photograph, 1 to 10 are the digits 0 to 9. Training and test images share neither a digit nor a part
+    of a photograph.
+    """
+
+    kind: Literal["digits_on_photographs"]
+    image_size: Annotated[int, Field(ge=32, le=192)] = 64
+    """Height and width in pixels."""
+    digits: Annotated[int, Field(ge=1, le=16)] = 4
+    """How many are placed in an image, each in a cell of its own; fewer are larger."""
+    train_examples: PositiveInt = 1024
+    test_examples: PositiveInt = 256
+    source_seed: NonNegativeInt = 0
+
+
+class FilesSource(Section):
+    """What all sources of image files share. They are read as they are needed, and brought to `data.image_size`."""
+
+    channels: Literal[1, 3] = 3
+    """Grey, or red, green and blue."""
+    broken: Literal["error", "skip"] = "error"
+    """A file that cannot be read ends the run with a sentence that names it; or it counts nowhere, like padding."""
+    scaled_decoding: bool = False
+    """Decode a JPEG at a half of its size or less, where that is still twice what is needed: faster, nearly equal."""
+    in_memory: bool = False
+    """Read every file once at the start and keep it at its size as bytes: for small sets, many epochs."""
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Part of each class that is held out, where the source does not say which files are."""
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Of that choice; the training seed does not touch it."""
+
+
+class FolderSource(FilesSource):
+    """A folder with a sub-folder of images for each class, however deep; the sub-folders' names are the classes'."""
+
+    kind: Literal["folder"]
+    path: Path
+    """The folder; `~` and environment variables are expanded."""
+    train: str | None = None
+    """The folder in `path` that holds the classes' folders of the training set; null: `path`, which is split."""
+    test: str | None = None
+    """The same of the held-out set."""
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if (self.train is None) != (self.test is None):
+            raise ValueError(
+                "expected train and test together, or neither: then test_fraction of the images is held out"
+            )
+        return self
+
+
+class ManifestSource(FilesSource):
+    """A CSV file with a line of column names and a line for each image: its path, its class, and which set it is in."""
+
+    kind: Literal["manifest"]
+    path: Path
+    """The CSV file; `~` and environment variables are expanded."""
+    folder: Path | None = None
+    """What the images' paths start from; null for the CSV file's folder."""
+    path_column: str = "path"
+    label_column: str = "label"
+    split_column: str | None = None
+    """Holds `train` or `test` in each line; null: test_fraction of the images is held out."""
+
+
+class MasksSource(FilesSource):
+    """For segmentation: two folders with the same names in them, of images and of masks that hold a class a pixel.
+
+    A mask is a PNG (or another format without loss) whose pixels are class indices, with a palette or grey.
+    """
+
+    kind: Literal["masks"]
+    images: Path
+    """The images' folder; `~` and environment variables are expanded."""
+    masks: Path
+    """The masks' folder; a mask has its image's name, but for the ending."""
+    class_names: tuple[str, ...]
+    """One name a class, in the order of the indices."""
+
+
+class NpzSource(Section):
+    """A NumPy archive of images and labels, as `numpy.savez` writes it."""
+
+    kind: Literal["npz"]
+    path: Path
+    """The file; `~` and environment variables are expanded."""
+    train_images: str = "x_train"
+    """The array's name: (N, height, width) or (N, height, width, channels) uint8."""
+    train_labels: str = "y_train"
+    """(N,) integers from 0; (N, height, width) where each pixel has one."""
+    test_images: str = "x_test"
+    test_labels: str = "y_test"
+    class_names: tuple[str, ...] | None = None
+    """One name a class, in the order of the labels; null: the numbers up to the largest label."""
+
+
+Source = Annotated[
+    DigitsSource
+    | IdxSource
+    | SyntheticSource
+    | DigitsOnPhotographsSource
+    | FolderSource
+    | ManifestSource
+    | MasksSource
+    | NpzSource,
+    Field(discriminator="kind"),
+]
+
+
+class DataConfig(Section):
+    """Where the examples come from, and how they reach the network."""
+
+    source: Source = DigitsSource()
+    batch_size: PositiveInt = 128
+    """Examples a step, over all devices and processes."""
+    image_size: Annotated[int, Field(ge=4)] | None = 32
+    """Height and width that the network sees; null keeps the source's own."""
+    fit: Literal["pad", "resize"] = "resize"
+    """How an image becomes `image_size`: a frame of zeros around a smaller one, or bilinear interpolation."""
+    mean: float | tuple[float, ...] = 0.0
+    """Subtracted from pixels in 0..1; one number, or one a channel."""
+    std: PositiveFloat | tuple[PositiveFloat, ...] = 1.0
+    """Divides them afterwards."""
+    prefetch: NonNegativeInt = 2
+    """Batches prepared and put on the devices ahead of the step."""

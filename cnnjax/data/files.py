@@ -1,0 +1,104 @@
+"""Examples that are image files, read when they are asked for."""
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from cnnjax.data.examples import ArrayExamples, Examples, Read, require_labels
+from cnnjax.data.images import Fit, read_image, read_mask, upright_size
+from cnnjax.errors import CnnjaxWarning, DataError
+
+
+@dataclass(frozen=True, eq=False)
+class FileExamples:
+    """Image files with a class each, or with a file of classes for their pixels."""
+
+    paths: Sequence[str]
+    labels: np.ndarray | Sequence[str]
+    """(N,) int32, or the masks' paths."""
+    classes: int
+    size: int
+    """Height and width of every image."""
+    channels: int
+    fit: Fit
+    skip_broken: bool
+    scaled_decoding: bool
+    _named: set[str] = field(default_factory=set, repr=False)
+    """Broken files that a warning has named."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of every image."""
+        return self.size, self.size, self.channels
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """Of one example's label: () or (height, width)."""
+        return () if isinstance(self.labels, np.ndarray) else (self.size, self.size)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, indices: np.ndarray) -> Read:
+        """The files with these numbers, in this order; DataError for a broken one, unless those are skipped."""
+        images = np.zeros((len(indices), *self.image_shape), np.uint8)
+        labels = np.zeros((len(indices), *self.label_shape), np.int32)
+        mask = np.ones(len(indices), np.float32)
+
+        def read_one(place: int) -> None:
+            index = int(indices[place])
+            try:
+                label = self._label(index)
+                images[place] = self._image(index)
+                labels[place] = label
+            except DataError as error:
+                if not self.skip_broken:
+                    raise
+                mask[place] = 0
+                if self.paths[index] not in self._named:
+                    self._named.add(self.paths[index])
+                    warnings.warn(f"{error}; it is left out", CnnjaxWarning, stacklevel=2)
+
+        in_threads(read_one, range(len(indices)))
+        return Read(images, labels, mask)
+
+    def _image(self, index: int) -> np.ndarray:
+        return read_image(
+            self.paths[index], size=self.size, channels=self.channels, fit=self.fit,
+            scaled_decoding=self.scaled_decoding,
+        )  # fmt: skip
+
+    def _label(self, index: int) -> int | np.ndarray:
+        if isinstance(self.labels, np.ndarray):
+            return int(self.labels[index])
+        path = self.labels[index]
+        sizes = [upright_size(each) for each in (self.paths[index], path)]
+        if sizes[0] != sizes[1]:
+            image, mask = (f"{height}x{width}" for height, width in sizes)
+            raise DataError(f"'{path}' is {mask}, expected the size of its image '{self.paths[index]}', {image}")
+        return require_labels(read_mask(path, size=self.size, fit=self.fit), self.classes, f"'{path}'")
+
+
+def in_threads(function: Callable[[int], None], items: Sequence[int]) -> None:
+    """Calls a function that mostly waits or decodes for each item; raises what the first item in order raised."""
+    workers = min(len(items), os.cpu_count() or 1)
+    if workers < 2:
+        for item in items:
+            function(item)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        for future in [pool.submit(function, item) for item in items]:
+            future.result()
+
+
+def in_memory(examples: FileExamples) -> Examples:
+    """The same examples, read now; without those that are broken where they are skipped."""
+    read = examples.read(np.arange(len(examples)))
+    good = read.mask > 0
+    if not good.any():
+        replace(examples, skip_broken=False).read(np.arange(1))  # raises what is wrong with the first of them
+    return ArrayExamples(read.images[good], read.labels[good])
