@@ -8,7 +8,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from cnnjax import cli_bench, cli_predict, cli_scale, cli_study, cli_weights
+from cnnjax import cli_bench, cli_data, cli_predict, cli_scale, cli_study, cli_weights
 from cnnjax.cli_options import Fields, Json, Overrides, Which, checkpoint_of
 from cnnjax.errors import CnnjaxError, CnnjaxWarning, ConfigError
 from cnnjax.malloc import keep_freed_memory
@@ -22,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(cli_bench.app, name="bench")
+app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_study.app, name="study")
 app.add_typer(cli_weights.app, name="weights")
 

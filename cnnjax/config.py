@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from cnnjax.config_augment import CutMix, Mixup
 from cnnjax.config_base import Fraction, Section
 from cnnjax.config_data import DataConfig
 
@@ -270,6 +271,8 @@ class Config(Section):
         if isinstance(self.train.batch_norm, GhostBatchNorm):
             examples = self.data.batch_size // pieces
             _divides(examples, self.train.batch_norm.ghost, "a device's micro-batch", "train.batch_norm.ghost")
+        if any(isinstance(entry, Mixup | CutMix) for entry in self.data.augment):
+            _divides(self.data.batch_size, 2 * devices, "data.batch_size", "two for mixup or cutmix on each device")
         _divides(self.eval.batch_size, devices, "eval.batch_size", "devices")
 
 

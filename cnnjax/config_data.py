@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from cnnjax.config_augment import AnyAugmentation
 from cnnjax.config_base import Section
 
 
@@ -170,6 +171,8 @@ class DataConfig(Section):
     """Height and width that the network sees; null keeps the source's own."""
     fit: Literal["pad", "resize"] = "resize"
     """How an image becomes `image_size`: a frame of zeros around a smaller one, or bilinear interpolation."""
+    augment: tuple[AnyAugmentation, ...] = ()
+    """Changes of the training images, in this order; what is drawn depends on the seed, the epoch and the example."""
     mean: float | tuple[float, ...] = 0.0
     """Subtracted from pixels in 0..1; one number, or one a channel."""
     std: PositiveFloat | tuple[PositiveFloat, ...] = 1.0

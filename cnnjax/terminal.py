@@ -128,6 +128,19 @@ def print_predictions(predictions: list[Any]) -> None:
     show(table)
 
 
+def print_data(described: Record) -> None:
+    """A table of how many examples of each class there are, and their sums."""
+    counts, sums = described["classes"], described["examples"]
+    table = Table(_words("class"), numbers("train"), numbers("held out"), box=box.SIMPLE_HEAD, show_edge=False)
+    for index, name in enumerate(described["class_names"]):
+        cells = ("" if each is None else f"{each[index]:,}" for each in counts.values())
+        table.add_row(Text(name), *cells)
+    table.add_section()
+    table.add_row("all", *(f"{each:,}" for each in sums.values()))
+    show(table)
+    print(f"images of {by(described['image_shape'])}")
+
+
 def print_arrays(arrays: Mapping[str, Any]) -> None:
     """A table of names, shapes and types."""
     columns = _words("name"), _words("shape"), _words("type")

@@ -18,7 +18,10 @@ def main() -> None:
     parser.add_argument("--process-id", type=int, default=0)
     parser.add_argument("--coordinator")
     parser.add_argument(
-        "--cases", nargs="+", required=True, help="train.batch_norm and optimizer.accumulate: ghost=2/1"
+        "--cases",
+        nargs="+",
+        required=True,
+        help="train.batch_norm and optimizer.accumulate: [augmented/]ghost=2/1",
     )
     parser.add_argument("--out", required=True)
     options = parser.parse_args()
@@ -46,9 +49,12 @@ def main() -> None:
 
     arrays: dict = {}
     for index, case in enumerate(options.cases):
-        mode, _, accumulate = case.partition("/")
+        *augmented, mode, accumulate = case.split("/")
         value = {"ghost": int(mode.partition("=")[2])} if mode.startswith("ghost") else mode
         overrides = {"train": {"batch_norm": value}, "optimizer": {"accumulate": int(accumulate)}}
+        if augmented:
+            changes = [{"kind": kind} for kind in ("flip", "rotation", "brightness", "noise", "mixup", "cutmix")]
+            overrides["data"] = {"augment": changes}
         results = run(check(merge(tree, overrides)), evaluate=index == 0)
         arrays |= {f"{case}/{name}": leaf for name, leaf in results.items()}
     if options.process_id == 0:
@@ -59,6 +65,7 @@ def run(config, *, evaluate: bool) -> dict:
     import numpy as np
     from flax import linen as nn
 
+    from cnnjax.augment.batches import make_batch_change
     from cnnjax.data.examples import ArrayExamples
     from cnnjax.data.loader import Shard, eval_batches, train_batches
     from cnnjax.nn.network import Network, Outputs
@@ -88,14 +95,21 @@ def run(config, *, evaluate: bool) -> dict:
     # SGD on purpose: Adam would hide gradients that are too large by a constant factor.
     train_step = executor.compile_train(
         make_train_step(
-            network, optimizer, loss, accumulate=config.optimizer.accumulate, ema_decay=0.9, axis=executor.axis
+            network,
+            optimizer,
+            loss,
+            accumulate=config.optimizer.accumulate,
+            ema_decay=0.9,
+            augment=make_batch_change(config.data.augment) if config.data.augment else None,
+            axis=executor.axis,
         )
     )
     eval_step = executor.compile_eval(make_eval_step(network, loss, axis=executor.axis))
     state = executor.put_state(init_state(network, optimizer, 0, (8, 8, 3), ema=True))
     shard = Shard(executor.process_index, executor.process_count)
     arrays = {}
-    batches = train_batches(examples, batch_size=32, seed=0, shard=shard, put=executor.put_batch)
+    numbered = bool(config.data.augment)
+    batches = train_batches(examples, batch_size=32, seed=0, shard=shard, numbered=numbered, put=executor.put_batch)
     for step in range(3):
         state, metrics = train_step(state, next(batches))
         for name, pair in executor.read_metrics(metrics).items():

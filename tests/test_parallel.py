@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 WORKER = Path(__file__).with_name("parallel_worker.py")
-# train.batch_norm and optimizer.accumulate
-CASES = ("global/1", "local/1", "frozen/1", "ghost=2/1", "global/2", "ghost=2/2")
+# train.batch_norm and optimizer.accumulate; augmented: with changed and blended images
+CASES = ("global/1", "local/1", "frozen/1", "ghost=2/1", "global/2", "ghost=2/2", "augmented/global/1")
 WAYS = ("jit8", "pmap8", "jit2x4", "pmap2x4")
 
 

@@ -31,6 +31,10 @@ class Examples(Protocol):
     def label_shape(self) -> tuple[int, ...]:
         """Of one example's label: () or (height, width)."""
 
+    @property
+    def image_labels(self) -> np.ndarray | None:
+        """(N,) int32, every example's class; None where each pixel has one."""
+
     def __len__(self) -> int: ...
 
     def read(self, indices: np.ndarray) -> Read:
@@ -58,6 +62,11 @@ class ArrayExamples:
         shape: tuple[int, ...] = self.labels.shape[1:]
         return shape
 
+    @property
+    def image_labels(self) -> np.ndarray | None:
+        """(N,) int32, every example's class; None where each pixel has one."""
+        return self.labels if self.labels.ndim == 1 else None
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -82,6 +91,12 @@ class FirstExamples:
     def label_shape(self) -> tuple[int, ...]:
         """Of one example's label: () or (height, width)."""
         return self.examples.label_shape
+
+    @property
+    def image_labels(self) -> np.ndarray | None:
+        """(N,) int32, every example's class; None where each pixel has one."""
+        labels = self.examples.image_labels
+        return None if labels is None else labels[: self.count]
 
     def __len__(self) -> int:
         return min(self.count, len(self.examples))

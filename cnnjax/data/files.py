@@ -40,6 +40,11 @@ class FileExamples:
         """Of one example's label: () or (height, width)."""
         return () if isinstance(self.labels, np.ndarray) else (self.size, self.size)
 
+    @property
+    def image_labels(self) -> np.ndarray | None:
+        """(N,) int32, every example's class; None where each pixel has one."""
+        return self.labels if isinstance(self.labels, np.ndarray) else None
+
     def __len__(self) -> int:
         return len(self.paths)
 

@@ -104,7 +104,11 @@ def _of_map(values: jax.Array) -> dict[str, jax.Array]:
 
 def gradient_batch(task: Task, data: Datasets) -> Mapping[str, Any]:
     """The first batch that a run with this seed sees."""
-    batches = TrainBatches(data.train, batch_size=task.config.data.batch_size, seed=task.config.seed, shard=Shard())
+    config = task.config
+    batches = TrainBatches(
+        data.train, batch_size=config.data.batch_size, seed=config.seed, shard=Shard(),
+        numbered=bool(config.data.augment),
+    )  # fmt: skip
     return batches[0]
 
 

@@ -27,6 +27,12 @@ class TrainState(struct.PyTreeNode):
     """Moving averages of "params" and "batch_stats", or None."""
 
 
+def keys_of(seed: int | jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The key of the first weights, and the one that a run's state carries."""
+    init_key, run_key = jax.random.split(jax.random.key(seed))
+    return init_key, run_key
+
+
 def init_state(
     network: Network, optimizer: optax.GradientTransformation, seed: int, input_shape: tuple[int, int, int], ema: bool
 ) -> TrainState:
@@ -45,7 +51,7 @@ def make_init(
     """
 
     def init(seed: jax.Array) -> TrainState:
-        init_key, run_key = jax.random.split(jax.random.key(seed))
+        init_key, run_key = keys_of(seed)
         variables = network.init(init_key, jnp.zeros((1, *input_shape)), train=False)
         params, batch_stats = variables["params"], variables.get("batch_stats", {})
         return TrainState(

@@ -10,6 +10,7 @@ import optax
 from chex import ArrayTree
 from jax import lax
 
+from cnnjax.augment.batches import ChangeBatch
 from cnnjax.config import GhostBatchNorm
 from cnnjax.nn.network import Network, Outputs
 from cnnjax.nn.norm import BatchAveraging
@@ -20,7 +21,7 @@ from cnnjax.train.state import TrainState
 
 Batch = Mapping[str, jax.Array]
 """image (batch, height, width, channels) uint8, label (batch,) or (batch, height, width) int32, mask (batch,) float32:
-0 marks padding."""
+0 marks padding; epoch and index (batch,) int32, where images are to be changed."""
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 """name -> (sum, count), to be divided once, on the host."""
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -29,6 +30,8 @@ Remat = Literal["none", "full", "keep_products"]
 
 # One fold_in a purpose, so that adding a purpose leaves the others' draws as they are.
 _DROPOUT = 0
+# Beside the steps, since what becomes of an example depends on the epoch, not on the step.
+_AUGMENT = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,9 @@ def batch_averaging(mode: str | GhostBatchNorm, axis: BatchAxis) -> BatchAveragi
 
 
 def normalize(images: jax.Array, mean: float | tuple[float, ...], std: float | tuple[float, ...]) -> jax.Array:
-    """uint8 images to float32: (pixel / 255 - mean) / std, mean and std one number or one a channel."""
-    return (images.astype(jnp.float32) / 255.0 - jnp.asarray(mean)) / jnp.asarray(std)
+    """uint8 images, or floats from 0 to 1, to float32: (value - mean) / std, each one number or one a channel."""
+    values = images.astype(jnp.float32) / 255.0 if images.dtype == jnp.uint8 else images
+    return (values - jnp.asarray(mean)) / jnp.asarray(std)
 
 
 def make_train_step(
@@ -77,6 +81,7 @@ def make_train_step(
     remat: Remat = "none",
     auxiliary_weight: float = 0.3,
     unroll_accumulation: bool = False,
+    augment: ChangeBatch | None = None,
     axis: BatchAxis = BatchAxis(),
 ) -> TrainStep:
     """A pure (state, batch) -> (state, metrics).
@@ -88,6 +93,7 @@ def make_train_step(
     Args:
         auxiliary_weight: each auxiliary classifier adds its own loss times this; the metric `loss` is without them.
         unroll_accumulation: write the micro-batches out instead of looping: faster on CPU, longer to compile.
+        augment: changes the batch, by the run's key, before all else.
     """
     forward = _rematerialised(_make_forward(network), remat)
 
@@ -98,7 +104,7 @@ def make_train_step(
         metrics = _metrics(outputs, batch, loss)
         objective = metrics["loss"][0]
         if outputs.aux:
-            losses = sum((_losses(logits, batch["label"], loss) for logits in outputs.aux.values()), jnp.zeros(()))
+            losses = sum((_losses(logits, batch, loss) for logits in outputs.aux.values()), jnp.zeros(()))
             auxiliary = _masked_sum(losses, batch)
             metrics["auxiliary_loss"] = (auxiliary, metrics["loss"][1])
             objective += auxiliary_weight * auxiliary
@@ -138,7 +144,10 @@ def make_train_step(
         return total
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        run_key = jax.random.wrap_key_data(state.key)
+        if augment is not None:
+            batch = augment(batch, augmentation_key(run_key))
+        key = jax.random.fold_in(run_key, state.step)
         key = jax.random.fold_in(key, _DROPOUT)
         if axis.name is not None:
             key = jax.random.fold_in(key, lax.axis_index(axis.name))
@@ -159,6 +168,11 @@ def make_train_step(
         return new_state, metrics
 
     return train_step
+
+
+def augmentation_key(run_key: jax.Array) -> jax.Array:
+    """Of all changes that a run makes to its images."""
+    return jax.random.fold_in(run_key, _AUGMENT)
 
 
 def make_eval_step(
@@ -212,8 +226,9 @@ def _keep_products(primitive: Any, *_: Any, **parameters: Any) -> bool:
 
 def _metrics(outputs: Outputs, batch: Batch, loss: LossFunction) -> Metrics:
     logits, labels, count = outputs.logits, batch["label"], batch["mask"].sum()
-    losses = _losses(logits, labels, loss)
-    metrics = {"loss": (_masked_sum(losses, batch), count)}
+    metrics = {"loss": (_masked_sum(_losses(logits, batch, loss), batch), count)}
+    if "share" in batch:
+        labels = jnp.where(batch["share"] < 0.5, batch["other_label"], labels)
     if logits.ndim == 4:
         labels = _crop(labels, logits.shape[1:3])
     correct = (logits.argmax(-1) == labels).astype(jnp.float32)
@@ -227,12 +242,18 @@ def _metrics(outputs: Outputs, batch: Batch, loss: LossFunction) -> Metrics:
     return metrics
 
 
-def _losses(logits: jax.Array, labels: jax.Array, loss: LossFunction) -> jax.Array:
-    """(batch,): each example's loss, the mean over its pixels where there is a label for each."""
-    if logits.ndim == 2:
+def _losses(logits: jax.Array, batch: Batch, loss: LossFunction) -> jax.Array:
+    """(batch,): each example's loss, the mean over its pixels where there is a label for each.
+
+    Where labels are mixed, that of either label by its share.
+    """
+    labels = batch["label"]
+    if logits.ndim == 4:
+        labels = _crop(labels, logits.shape[1:3])
+        return _per_example(loss(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)).reshape(labels.shape))
+    if "share" not in batch:
         return loss(logits, labels)
-    labels = _crop(labels, logits.shape[1:3])
-    return _per_example(loss(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)).reshape(labels.shape))
+    return batch["share"] * loss(logits, labels) + (1 - batch["share"]) * loss(logits, batch["other_label"])
 
 
 def _per_example(values: jax.Array) -> jax.Array:

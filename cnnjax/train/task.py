@@ -7,7 +7,9 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
+from cnnjax.augment.batches import make_batch_change
 from cnnjax.config import Config, ConvLowering
+from cnnjax.config_augment import CutMix, Mixup
 from cnnjax.data.examples import Datasets
 from cnnjax.data.loader import steps_per_epoch
 from cnnjax.errors import ConfigError
@@ -125,6 +127,8 @@ def make_task(
             f"model.name: {config.model.name} gives each {given} a class, and the data has one for each {wanted}; "
             "choose another model or another data.source"
         )
+    if network.labels_pixels and any(isinstance(entry, Mixup | CutMix) for entry in config.data.augment):
+        raise ConfigError("data.augment: mixup and cutmix blend images' labels, not those of pixels; leave them out")
     train_step = make_step(config, network, optimizer, axis=axis, unroll_accumulation=unroll_accumulation)
     loss = make_loss(config.train.loss)
     eval_step = make_eval_step(network, loss, mean=config.data.mean, std=config.data.std, axis=axis)
@@ -152,5 +156,6 @@ def make_step(
         remat=config.train.remat,
         auxiliary_weight=config.train.auxiliary_weight,
         unroll_accumulation=unroll_accumulation,
+        augment=make_batch_change(config.data.augment) if config.data.augment else None,
         axis=axis,
     )

@@ -1,0 +1,102 @@
+"""What a config's training images look like, as they are and as they are changed; and how many of each class."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnnjax.augment.batches import make_batch_change
+from cnnjax.config import Config
+from cnnjax.data.examples import Datasets, Examples
+from cnnjax.data.loader import Batch, Shard, TrainBatches
+from cnnjax.errors import ConfigError
+from cnnjax.train.run_folder import Record, not_written
+from cnnjax.train.state import keys_of
+from cnnjax.train.step import augmentation_key
+
+PICTURES = (".png", ".pdf", ".svg")
+
+
+def describe_data(data: Datasets) -> Record:
+    """The sizes of a data set's images and, where each image has a class, how many of each there are."""
+    sets = {"train": data.train, "test": data.test}
+    return {
+        "image_shape": list(data.train.image_shape),
+        "class_names": list(data.class_names),
+        "examples": {name: len(examples) for name, examples in sets.items()},
+        "classes": {name: _class_counts(examples, len(data.class_names)) for name, examples in sets.items()},
+    }
+
+
+def draw_preview(config: Config, data: Datasets, path: Path, *, count: int = 6, epochs: int = 5) -> None:
+    """Writes a picture: a line for each of the first examples of training, as it is and as the first epochs have it.
+
+    Args:
+        path: of a .png, .pdf or .svg.
+        count: how many examples, an even number where neighbours are blended.
+
+    Raises:
+        ConfigError: there are fewer examples.
+        DataError: an image cannot be read.
+        RunError: the picture cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    most = min(len(data.train), config.data.batch_size)
+    if count > most:
+        raise ConfigError(f"--count {count}: a batch of this config has {most} examples, choose as many or fewer")
+    if path.suffix not in PICTURES:
+        raise ConfigError(f"--out '{path}': expected a name that ends in {', '.join(PICTURES)}")
+    columns = preview_columns(config, data, count, epochs if config.data.augment else 0)
+    figure = Figure(figsize=(1.6 * len(columns) + 0.8, 1.6 * count + 0.5), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(count, len(columns), squeeze=False)
+    for column, (title, batch) in enumerate(columns):
+        panels[0, column].set_title(title, fontsize=9)
+        for line in range(count):
+            axes = panels[line, column]
+            _show(axes, batch, line, data.class_names)
+            if column == 0 and batch["label"].ndim == 1:
+                axes.set_ylabel(data.class_names[batch["label"][line]], fontsize=9)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+    except OSError as error:
+        raise not_written(path, error) from None
+
+
+def preview_columns(config: Config, data: Datasets, count: int, epochs: int) -> list[tuple[str, Batch]]:
+    """The first `count` examples of training as they are, and as they are in each of the first epochs."""
+    batches = TrainBatches(
+        data.train, batch_size=config.data.batch_size, seed=config.seed, shard=Shard(), numbered=True
+    )
+    batch = {name: leaf[:count] for name, leaf in batches[0].items()}
+    change = jax.jit(make_batch_change(config.data.augment))
+    key = augmentation_key(keys_of(config.seed)[1])
+    columns = [("as it is", batch)]
+    for epoch in range(epochs):
+        changed = change({**batch, "epoch": np.full(count, epoch, np.int32)}, key)
+        columns.append((f"epoch {epoch + 1}", jax.tree.map(np.asarray, changed)))
+    return columns
+
+
+def _show(axes: Any, batch: Batch, line: int, names: tuple[str, ...]) -> None:
+    image = batch["image"][line]
+    white = 255 if image.dtype == np.uint8 else 1
+    axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=white)
+    if batch["label"].ndim == 3:
+        labels = np.ma.masked_equal(batch["label"][line], 0)
+        axes.imshow(labels, cmap="tab10", vmin=0, vmax=max(10, len(names)), alpha=0.5, interpolation="nearest")
+    elif "share" in batch and (share := batch["share"][line]) < 0.995:
+        axes.set_xlabel(
+            f"{share:.0%} {names[batch['label'][line]]}, {1 - share:.0%} {names[batch['other_label'][line]]}",
+            fontsize=7,
+        )
+    axes.set(xticks=[], yticks=[])
+
+
+def _class_counts(examples: Examples, classes: int) -> list[int] | None:
+    labels = examples.image_labels
+    return None if labels is None else np.bincount(labels, minlength=classes).tolist()
