@@ -51,14 +51,14 @@ def predict(
     weights = find_weights(source, checkpoint)
     if weights.network.labels_pixels:
         raise ConfigError(f"{weights.model} gives each pixel a class, not the image; predict_masks finds them")
-    preparation = _preparation(weights)
+    preparation = require_preparation(weights)
     inputs = np.stack([preparation.apply(pixels) for pixels in _pixels(images, weights, invert)])
     logits = _logits(weights)
     probabilities = np.asarray(jax.nn.softmax(logits(inputs)))
     predictions = []
     for image, row in zip(images, probabilities, strict=True):
         order = np.argsort(-row, kind="stable")[:top]
-        classes = tuple(_name(weights.labels, index) for index in order)
+        classes = tuple(class_name(weights.labels, index) for index in order)
         predictions.append(Prediction(_title(image), classes, tuple(float(row[index]) for index in order)))
     return predictions
 
@@ -87,8 +87,8 @@ def predict_masks(
     count = weights.network.num_classes
     if count > NO_CLASS:
         raise ConfigError(f"a mask holds {NO_CLASS} classes at most; {weights.model} has {count}")
-    preparation, logits = _preparation(weights), _logits(weights)
-    names = tuple(_name(weights.labels, index) for index in range(count))
+    preparation, logits = require_preparation(weights), _logits(weights)
+    names = tuple(class_name(weights.labels, index) for index in range(count))
     masks = []
     for image, pixels in zip(images, _pixels(images, weights, invert), strict=True):
         # One at a time: segmentation networks see large images, and keep large maps.
@@ -107,7 +107,8 @@ def find_weights(source: str | Path | Weights, checkpoint: str | int = "last") -
     return run_weights(source, checkpoint) if is_run else load_weights(source)
 
 
-def _preparation(weights: Weights) -> Preprocessing:
+def require_preparation(weights: Weights) -> Preprocessing:
+    """How images are prepared for these weights; WeightsError where nobody said."""
     if weights.preprocessing is None:
         raise WeightsError(
             f"the weights ({weights.origin}) do not say how images are prepared; import them again with --prepared-as"
@@ -142,6 +143,7 @@ def _title(image: str | Path | np.ndarray) -> str:
     return "array" if isinstance(image, np.ndarray) else str(image)
 
 
-def _name(names: tuple[str, ...], index: int) -> str:
+def class_name(names: tuple[str, ...], index: int) -> str:
+    """A class's name, or its number where it has none."""
     # A network may have more outputs than the data has classes.
     return names[index] if index < len(names) else f"class {index}"

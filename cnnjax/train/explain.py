@@ -1,0 +1,234 @@
+"""Pictures of what a network looks at: attributions, the first layer's filters, a layer's maps."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnnjax.analysis.attribution import (
+    class_score,
+    grad_cam,
+    integrated_gradients,
+    layer_maps,
+    map_layers,
+    smooth_gradient,
+)
+from cnnjax.data.images import read_image
+from cnnjax.errors import ConfigError
+from cnnjax.registry import did_you_mean
+from cnnjax.train.predict import class_name, require_preparation
+from cnnjax.train.run_folder import not_written
+from cnnjax.weights.bundle import Weights
+
+# Of the image's range; the paper has 10 to 20 %.
+_NOISE = 0.15
+_MOST_MAPS = 64
+
+
+def draw_attributions(
+    weights: Weights,
+    images: Sequence[str | Path],
+    path: Path,
+    *,
+    class_asked: str | None = None,
+    layer: str | None = None,
+) -> list[dict[str, Any]]:
+    """Writes a picture: for each image Grad-CAM, saliency, SmoothGrad and integrated gradients of one class.
+
+    Args:
+        path: of a .png, .pdf or .svg.
+        class_asked: its name or number; by default each image's likeliest.
+        layer: of Grad-CAM; by default the last map of more than one position.
+
+    Returns:
+        For each image `image`, `class`, `probability` and `layer`.
+
+    Raises:
+        ConfigError: there is no such class or layer, or the network gives each pixel a class.
+        DataError: an image cannot be read.
+        RunError: the picture cannot be written.
+    """
+    if weights.network.labels_pixels:
+        raise ConfigError(f"{weights.model} gives each pixel a class, and no image one that could be explained")
+    preparation = require_preparation(weights)
+    chosen = None if class_asked is None else _class_index(weights, class_asked)
+    layer = layer or _last_map(weights)
+    methods = _methods(weights, layer)
+    rows, told = [], []
+    for image in images:
+        pixels = preparation.fit_size(read_image(image, size=None, channels=weights.input_shape[-1]))
+        x = jnp.asarray(preparation.apply(pixels))
+        probabilities = np.asarray(methods.probabilities(x))
+        index = int(probabilities.argmax()) if chosen is None else chosen
+        name = class_name(weights.labels, index)
+        told.append({"image": str(image), "class": name, "probability": float(probabilities[index]), "layer": layer})
+        baseline = jnp.asarray(preparation.apply(np.zeros_like(pixels)))
+        gradient = functools.partial(methods.gradient, index=index)
+        deviation = _NOISE * float(x.max() - x.min())
+        maps = (
+            methods.grad_cam(x, index),
+            gradient(x),
+            smooth_gradient(gradient, x, jax.random.key(0), deviation=deviation),
+            integrated_gradients(gradient, x, baseline),
+        )
+        rows.append((pixels, f"{name} {probabilities[index]:.0%}", *map(np.asarray, maps)))
+    _draw_rows(rows, path)
+    return told
+
+
+_TITLES = ("image", "Grad-CAM", "saliency", "SmoothGrad", "integrated gradients")
+
+
+@dataclass(frozen=True)
+class _Methods:
+    """The compiled functions of an image, and of a class's number."""
+
+    probabilities: Callable[..., jax.Array]
+    gradient: Callable[..., jax.Array]
+    grad_cam: Callable[..., jax.Array]
+
+
+def _methods(weights: Weights, layer: str) -> _Methods:
+    (network, options), variables = weights.network.on(jax.default_backend()), weights.variables
+
+    def probabilities(x: jax.Array) -> jax.Array:
+        outputs: Any = network.apply(variables, x[None], train=False)
+        return jax.nn.softmax(outputs.logits[0])
+
+    def gradient(x: jax.Array, index: jax.Array) -> jax.Array:
+        return jax.grad(class_score(network, variables, index))(x)
+
+    def cam(x: jax.Array, index: jax.Array) -> jax.Array:
+        return grad_cam(network, variables, x, index, layer)
+
+    return _Methods(*(jax.jit(each, compiler_options=options) for each in (probabilities, gradient, cam)))
+
+
+def draw_filters(weights: Weights, path: Path) -> None:
+    """Writes a picture of the first convolution's kernels, each with its own range; colours where it sees three.
+
+    Raises:
+        ConfigError: no kernel takes the image's channels.
+        RunError: the picture cannot be written.
+    """
+    kernels = [
+        (name, array)
+        for name, array in weights.arrays.items()
+        if array.ndim == 4 and array.shape[2] == weights.input_shape[-1] and array.shape[0] * array.shape[1] > 1
+    ]
+    if not kernels:
+        raise ConfigError(f"{weights.model} has no convolution of the image's {weights.input_shape[-1]} channels")
+    name, kernel = min(kernels, key=lambda pair: _place(weights, pair[0]))
+    tiles = [kernel[..., index] for index in range(min(kernel.shape[-1], _MOST_MAPS))]
+    tiles = [tile if tile.shape[-1] == 3 else tile.mean(-1, keepdims=True) for tile in tiles]
+    _draw_tiles([_stretched(tile) for tile in tiles], f"{name}: {_of(len(tiles), kernel.shape[-1])}", path)
+
+
+def draw_maps(weights: Weights, image: str | Path, path: Path, *, layer: str | None = None) -> str:
+    """Writes a picture of a layer's maps of an image, each with its own range; returns the layer's path.
+
+    Raises:
+        ConfigError, DataError, RunError: see `draw_attributions`.
+    """
+    preparation = require_preparation(weights)
+    layer = layer or map_layers(weights.network, weights.variables, weights.input_shape)[0]
+    x = jnp.asarray(preparation.apply(read_image(image, size=None, channels=weights.input_shape[-1])))
+    maps = np.asarray(jax.jit(lambda x: layer_maps(weights.network, weights.variables, x, layer))(x))
+    tiles = [_stretched(maps[..., index : index + 1]) for index in range(min(maps.shape[-1], _MOST_MAPS))]
+    _draw_tiles(tiles, f"{layer}: {_of(len(tiles), maps.shape[-1])} of {maps.shape[0]}x{maps.shape[1]}", path)
+    return layer
+
+
+def _last_map(weights: Weights) -> str:
+    """The last layer whose positions still tell where something is."""
+    return map_layers(weights.network, weights.variables, weights.input_shape)[-1]
+
+
+def _place(weights: Weights, name: str) -> int:
+    layers = map_layers(weights.network, weights.variables, weights.input_shape)
+    module = name.removeprefix("params/").rpartition("/")[0]
+    return layers.index(module) if module in layers else len(layers)
+
+
+def _of(shown: int, whole: int) -> str:
+    return f"{whole} channels" if shown == whole else f"the first {shown} of {whole} channels"
+
+
+def _class_index(weights: Weights, asked: str) -> int:
+    if asked in weights.labels:
+        return weights.labels.index(asked)
+    classes = weights.network.num_classes
+    if asked.isascii() and asked.isdigit() and int(asked) < classes:
+        return int(asked)
+    known = weights.labels or (f"0 to {classes - 1}",)
+    raise ConfigError(f"--class '{asked}': no such class; {did_you_mean(asked, known)}")
+
+
+def _stretched(tile: np.ndarray) -> np.ndarray:
+    low, high = float(tile.min()), float(tile.max())
+    return (tile - low) / (high - low) if high > low else np.zeros_like(tile)
+
+
+def _strength(attribution: np.ndarray) -> np.ndarray:
+    """(height, width) from 0 to 1: the largest of the channels, the strongest hundredth all at 1."""
+    strength = np.abs(attribution).max(-1) if attribution.ndim == 3 else attribution
+    top = np.percentile(strength, 99)
+    return np.clip(strength / top, 0, 1) if top > 0 else np.zeros_like(strength)
+
+
+def _draw_rows(rows: Sequence[tuple[Any, ...]], path: Path) -> None:
+    figure, panels = _figure(len(rows), len(_TITLES), 1.9)
+    for line, (pixels, label, cam, *others) in enumerate(rows):
+        picture = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+        extent = (0, pixels.shape[1], pixels.shape[0], 0)
+        for column, axes in enumerate(panels[line]):
+            if line == 0:
+                axes.set_title(_TITLES[column], fontsize=9)
+            if column < 2:
+                axes.imshow(picture, cmap="gray", extent=extent)
+            if column == 1:
+                axes.imshow(_strength(cam), cmap="viridis", alpha=0.55, extent=extent, interpolation="bilinear")
+            if column > 1:
+                axes.imshow(_strength(others[column - 2]), cmap="viridis", extent=extent)
+        panels[line, 0].set_ylabel(label, fontsize=8)
+    _save(figure, path)
+
+
+def _draw_tiles(tiles: Sequence[np.ndarray], title: str, path: Path) -> None:
+    columns = min(8, len(tiles))
+    figure, panels = _figure(-(-len(tiles) // columns), columns, 0.9)
+    for index, axes in enumerate(panels.flat):
+        if index < len(tiles):
+            tile = tiles[index]
+            axes.imshow(tile[..., 0] if tile.shape[-1] == 1 else tile, cmap="gray", vmin=0, vmax=1)
+        else:
+            axes.set_axis_off()
+    figure.suptitle(title, fontsize=9)
+    _save(figure, path)
+
+
+def _figure(lines: int, columns: int, side: float) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(side * columns + 0.6, side * lines + 0.6), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(lines, columns, squeeze=False)
+    for axes in panels.flat:
+        axes.set(xticks=[], yticks=[])
+    return figure, panels
+
+
+def _save(figure: Any, path: Path) -> None:
+    if path.suffix not in (".png", ".pdf", ".svg"):
+        raise ConfigError(f"--out '{path}': expected a name that ends in .png, .pdf or .svg")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+    except OSError as error:
+        raise not_written(path, error) from None
