@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from cnnjax.cli_export import export
 from cnnjax.cli_options import Json
-from cnnjax.errors import ConfigError, WeightsError
+from cnnjax.errors import WeightsError
 
 app = typer.Typer(help="Bring weights in from other libraries, hand them on, look at them.", no_args_is_help=True)
 
@@ -62,41 +63,7 @@ def import_file(
     print(f"{out}: {_size(imported.weights.arrays)} of {imported.weights.model}, from {file} as {peer}")
 
 
-@app.command("export")
-def export_file(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A run folder, or a file that `import` wrote.")],
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="A .safetensors file; with --as also .pth, .pt or .weights.h5.")
-    ],
-    peer: Annotated[
-        str | None, typer.Option("--as", metavar="LIBRARY/NETWORK", help="Whose names and layouts; else our own.")
-    ] = None,
-    checkpoint: Annotated[str, typer.Option(help="Of a run: last, best, or a step.")] = "last",
-    as_json: Json = False,
-) -> None:
-    """Write a run's or a file's weights as one file of ours, or as another library's."""
-    from cnnjax.weights.transfer import export_weights, require_peer
-
-    if peer is not None:
-        require_peer(peer)
-    if source.is_file():
-        if checkpoint != "last":
-            raise ConfigError("a file of weights has no checkpoints to choose from")
-        from cnnjax.weights.bundle import load_weights
-
-        weights = load_weights(source)
-    else:
-        which = int(checkpoint) if checkpoint.isascii() and checkpoint.isdigit() else checkpoint
-        if isinstance(which, str) and which not in ("last", "best"):
-            raise ConfigError(f"--checkpoint: expected last, best or a step, got '{checkpoint}'")
-        from cnnjax.train.run_weights import run_weights
-
-        weights = run_weights(source, which)
-    export_weights(weights, out, peer)
-    if as_json:
-        _print_json({"out": str(out), "model": weights.model, "as": peer, "origin": weights.origin})
-    else:
-        print(f"{out}: {_size(weights.arrays)} of {weights.model}, {weights.origin}{f', as {peer}' if peer else ''}")
+app.command("export")(export)
 
 
 @app.command()
