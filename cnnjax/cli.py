@@ -96,14 +96,19 @@ def train(
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     checkpoint: Which = "last",
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write a page into this folder: confusions, classes, the worst examples."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate a run on its held-out set."""
     which = checkpoint_of(checkpoint)
     from cnnjax.terminal import print_result
+    from cnnjax.train.eval_report import write_eval_report
     from cnnjax.train.evaluation import evaluate as evaluate_run
 
-    result = evaluate_run(run, checkpoint=which)
+    result = write_eval_report(run, report, checkpoint=which) if report else evaluate_run(run, checkpoint=which)
     if as_json:
         _print_json(result)
     else:

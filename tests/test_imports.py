@@ -32,7 +32,15 @@ ROOMS = (
     ("augment",),
     ("train",),
     ("parallel", "checkpoint"),
-    ("train.loop", "train.evaluation", "train.run_weights", "train.predict", "train.preview", "train.explain"),
+    (
+        "train.loop",
+        "train.evaluation",
+        "train.run_weights",
+        "train.predict",
+        "train.preview",
+        "train.explain",
+        "train.eval_report",
+    ),
     ("study",),
     (
         "",

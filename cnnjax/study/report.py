@@ -16,12 +16,12 @@ from cnnjax.study import figures
 from cnnjax.study.answers import Answers, answer, collect
 from cnnjax.study.arithmetic import Computed, describe_computed, in_words
 from cnnjax.study.arms import Arm
-from cnnjax.study.page import write_html
 from cnnjax.study.question import Study
 from cnnjax.study.runs import Run, plan, status_of
 from cnnjax.study.sections import RESULTS, Known, baseline_of, name_of, page
 from cnnjax.study.wording import table
 from cnnjax.train.environment import commit_of, environment, portable, versions_of
+from cnnjax.train.html_page import write_html
 from cnnjax.train.run_folder import ENVIRONMENT, Record, not_written, read_history
 
 PAGE, HTML = "README.md", "index.html"

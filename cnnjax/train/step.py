@@ -230,7 +230,7 @@ def _metrics(outputs: Outputs, batch: Batch, loss: LossFunction) -> Metrics:
     if "share" in batch:
         labels = jnp.where(batch["share"] < 0.5, batch["other_label"], labels)
     if logits.ndim == 4:
-        labels = _crop(labels, logits.shape[1:3])
+        labels = crop_labels(labels, logits.shape[1:3])
     correct = (logits.argmax(-1) == labels).astype(jnp.float32)
     metrics["accuracy"] = (_masked_sum(_per_example(correct), batch), count)
     if logits.ndim == 4:
@@ -249,7 +249,7 @@ def _losses(logits: jax.Array, batch: Batch, loss: LossFunction) -> jax.Array:
     """
     labels = batch["label"]
     if logits.ndim == 4:
-        labels = _crop(labels, logits.shape[1:3])
+        labels = crop_labels(labels, logits.shape[1:3])
         return _per_example(loss(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)).reshape(labels.shape))
     if "share" not in batch:
         return loss(logits, labels)
@@ -265,7 +265,7 @@ def _masked_sum(values: jax.Array, batch: Batch) -> jax.Array:
     return jnp.where(batch["mask"] > 0, values, 0).astype(jnp.float32).sum()
 
 
-def _crop(labels: jax.Array, size: tuple[int, ...]) -> jax.Array:
+def crop_labels(labels: jax.Array, size: tuple[int, ...]) -> jax.Array:
     """The middle of the labels, for a network without padding, whose output is smaller than its input."""
     top, left = ((whole - part) // 2 for whole, part in zip(labels.shape[1:], size, strict=True))
     return labels[:, top : top + size[0], left : left + size[1]]
