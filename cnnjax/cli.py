@@ -33,6 +33,7 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # it is refused with a sentence of ours
             sys.exit(app(standalone_mode=False))
     except CnnjaxError as error:
         print(f"error: {error}", file=sys.stderr)

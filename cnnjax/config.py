@@ -41,6 +41,17 @@ class Duration(Section):
         return max(1, round(self.examples / batch_size))
 
 
+class InitFrom(Section):
+    """Weights to start from, in place of random ones."""
+
+    path: str
+    """A run folder, or a file of `cnnjax weights import` or `export`; `~` and environment variables are expanded."""
+    checkpoint: Literal["last", "best"] | NonNegativeInt = "last"
+    """Of a run: last, best or a step."""
+    new: tuple[str, ...] = ()
+    """Patterns of parameters that start anew all the same, such as `head/*` where the classes are others."""
+
+
 class ModelConfig(Section):
     """Which network, and the fields of its Linen module that differ from the variant's defaults."""
 
@@ -154,6 +165,9 @@ class TrainConfig(Section):
     """Over which examples BatchNorm averages: all, each device's own, none (running statistics), or groups of n."""
     auxiliary_weight: NonNegativeFloat = 0.3
     """What each auxiliary classifier's loss counts beside the main one (GoogLeNet's 0.3)."""
+    freeze: tuple[str, ...] = ()
+    """Patterns of parameters that stay as they are; the last that fits decides, and `!` lets a name train again:
+    ["*", "!head/*"] trains the head alone. BatchNorm that is frozen uses its running statistics, and keeps them."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of the moving average of weights and batch statistics; null for none."""
 
@@ -247,6 +261,7 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of the initial weights, the order of the examples and dropout."""
     model: ModelConfig = ModelConfig()
+    init_from: InitFrom | None = None
     data: DataConfig = DataConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: Schedule = CosineSchedule()

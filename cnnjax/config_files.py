@@ -240,9 +240,10 @@ def json_schema() -> Tree:
         section.pop("required", None)
     for section in (schema, *schema["$defs"].values()):
         for field in section["properties"].values():
-            if "discriminator" in field:
-                del field["discriminator"]
-                field["anyOf"] = field.pop("oneOf")
+            for node in (field, field.get("items", {})):
+                if "discriminator" in node:
+                    del node["discriminator"]
+                    node["anyOf"] = node.pop("oneOf")
     schema["properties"]["base"] = {
         "type": "string",
         "description": "Another file that this one inherits from.",

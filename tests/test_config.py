@@ -233,7 +233,10 @@ def schema_faults(schema: dict, value: object, root: dict) -> list[str]:
         found += [f"{value} > maximum" for _ in [0] if value > schema.get("maximum", math.inf)]
         found += [f"{value} >= maximum" for _ in [0] if value >= schema.get("exclusiveMaximum", math.inf)]
     if isinstance(value, list):
-        found += [fault for item in value for fault in schema_faults(schema["items"], item, root)]
+        if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", math.inf):
+            found.append(f"{value} has {len(value)} items")
+        each = schema.get("prefixItems", [schema.get("items")] * len(value))
+        found += [fault for kind, item in zip(each, value, strict=False) for fault in schema_faults(kind, item, root)]
     if isinstance(value, dict) and "properties" in schema:
         known = schema["properties"]
         found += [f"{key} is unknown" for key in value if key not in known and not schema["additionalProperties"]]
@@ -258,6 +261,7 @@ def test_the_schema_refuses_what_the_checks_refuse(text):
 
 def test_the_schema_has_no_words_that_the_validator_above_skips():
     understood = {"$ref", "anyOf", "type", "const", "enum", "items", "properties", "additionalProperties"}
+    understood |= {"minItems", "maxItems", "prefixItems"}
     understood |= {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"}
     understood |= {"$defs", "title", "description", "default", "format"}  # not for checking
 

@@ -34,6 +34,7 @@ ROOMS = (
     ("parallel", "checkpoint"),
     (
         "train.loop",
+        "train.init_from",
         "train.evaluation",
         "train.run_weights",
         "train.predict",

@@ -1,7 +1,6 @@
 """Images as bytes: brought to a size, and read from files of any format and colour mode."""
 
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -191,14 +190,14 @@ def _open(path: Path, finish: Callable[[Image.Image], Result], at_least: int | N
     try:
         if path.is_file() and not path.stat().st_size:
             raise DataError(f"image '{path}' is empty")
-        with warnings.catch_warnings():
+        with Image.open(path) as image:
             # Pillow only warns about pictures of one to two times its limit, and still decodes them.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if at_least is not None:
-                    image.draft(None, (at_least, at_least))  # does nothing but for JPEG
-                ImageOps.exif_transpose(image, in_place=True)
-                return finish(image)
+            if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError
+            if at_least is not None:
+                image.draft(None, (at_least, at_least))  # does nothing but for JPEG
+            ImageOps.exif_transpose(image, in_place=True)
+            return finish(image)
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -15,6 +15,7 @@ from cnnjax.data.loader import EvalBatches, Shard, TrainBatches
 from cnnjax.nn.network import Network
 from cnnjax.ops.local_response import AFTER, BEFORE
 from cnnjax.parallel import Executor, to_host
+from cnnjax.train.init_from import first_state
 from cnnjax.train.state import TrainState
 from cnnjax.train.step import Batch, normalize, predict
 from cnnjax.train.task import Task, make_step
@@ -126,7 +127,7 @@ def diagnose(
     if "gradient_norm" in asked:
         batch = executor.put_batch(gradient_batch(task, data))
         found["gradient_norm"] = {}
-        for moment, at in {"start": task.init_state(), "end": state}.items():
+        for moment, at in {"start": first_state(task)[0], "end": state}.items():
             norms = _plain(tools.gradient_norms(at, batch))
             found["gradient_norm"][moment] = {module: norms[module] for module in tools.modules}
     if {"activations", "dead_units"} & set(asked):

@@ -18,6 +18,7 @@ from cnnjax.errors import CnnjaxError, RunError, TrainingError
 from cnnjax.parallel import Executor, agree, broadcast, join_processes, keep_compiled, make_executor, should_stop
 from cnnjax.train.evaluation import LAG, evaluate_state
 from cnnjax.train.figures import draw_learning_curve
+from cnnjax.train.init_from import describe, load_into
 from cnnjax.train.reporting import Clock, Reporter, Sums
 from cnnjax.train.run_folder import (
     CHECKPOINTS,
@@ -193,8 +194,12 @@ class Training:
                 )
             what = f"{self.path} is finished," if step == self.task.total_steps else f"continuing {self.path}"
             self.reporter.message(f"{what} at step {step} of {self.task.total_steps}")
-        elif read_history(self.path):
-            self.reporter.message(f"{self.path} has no checkpoint; starting again from step 0")
+        else:
+            if read_history(self.path):
+                self.reporter.message(f"{self.path} has no checkpoint; starting again from step 0")
+            if self.task.config.init_from is not None:
+                state, told = load_into(state, self.task.config.init_from)
+                self.reporter.message(f"init_from: {describe(told)}")
         if self.folder is not None:
             self.folder.adopt(self.task.config, self.task.facts)
             self.folder.rewind(step)

@@ -1,5 +1,6 @@
 """The training and evaluation steps as pure functions; `parallel` decides how they run."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from chex import ArrayTree
+from flax import linen as nn
 from jax import lax
 
 from cnnjax.augment.batches import ChangeBatch
@@ -15,6 +17,7 @@ from cnnjax.config import GhostBatchNorm
 from cnnjax.nn.network import Network, Outputs
 from cnnjax.nn.norm import BatchAveraging
 from cnnjax.ops.conv import CONVOLUTION
+from cnnjax.train.freezing import IsFrozen, frozen_norms, keep_frozen, stop_gradients
 from cnnjax.train.losses import LossFunction
 from cnnjax.train.reporting import CLASS_IOU
 from cnnjax.train.state import TrainState
@@ -82,6 +85,7 @@ def make_train_step(
     auxiliary_weight: float = 0.3,
     unroll_accumulation: bool = False,
     augment: ChangeBatch | None = None,
+    is_frozen: IsFrozen | None = None,
     axis: BatchAxis = BatchAxis(),
 ) -> TrainStep:
     """A pure (state, batch) -> (state, metrics).
@@ -94,12 +98,15 @@ def make_train_step(
         auxiliary_weight: each auxiliary classifier adds its own loss times this; the metric `loss` is without them.
         unroll_accumulation: write the micro-batches out instead of looping: faster on CPU, longer to compile.
         augment: changes the batch, by the run's key, before all else.
+        is_frozen: which parameters and running statistics stay as they are.
     """
-    forward = _rematerialised(_make_forward(network), remat)
+    forward = _rematerialised(_make_forward(network, is_frozen), remat)
 
     def loss_of(
         params: ArrayTree, batch_stats: ArrayTree, batch: Batch, key: jax.Array, examples: jax.Array
     ) -> tuple[jax.Array, tuple[Metrics, ArrayTree]]:
+        if is_frozen is not None:
+            params = stop_gradients(params, is_frozen)
         outputs, new_stats = forward(params, batch_stats, _inputs(batch, mean, std), key)
         metrics = _metrics(outputs, batch, loss)
         objective = metrics["loss"][0]
@@ -158,6 +165,9 @@ def make_train_step(
         batch_stats = axis.mean(batch_stats)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        if is_frozen is not None:
+            params = keep_frozen(state.params, params, is_frozen)
+            batch_stats = keep_frozen(state.batch_stats, batch_stats, is_frozen)
         metrics["grad_norm"] = (optax.tree.norm(gradients), jnp.ones(()))
         ema = None
         if ema_decay is not None:
@@ -203,12 +213,15 @@ def _inputs(batch: Batch, mean: float | tuple[float, ...], std: float | tuple[fl
     return jnp.where(batch["mask"][:, None, None, None] > 0, normalize(batch["image"], mean, std), 0.0)
 
 
-def _make_forward(network: Network) -> Callable[..., tuple[Outputs, ArrayTree]]:
+def _make_forward(network: Network, is_frozen: IsFrozen | None) -> Callable[..., tuple[Outputs, ArrayTree]]:
     def forward(
         params: ArrayTree, batch_stats: ArrayTree, images: jax.Array, key: jax.Array
     ) -> tuple[Outputs, ArrayTree]:
         variables = {"params": params, "batch_stats": batch_stats}
-        outputs, changed = network.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
+        with nn.intercept_methods(frozen_norms(is_frozen)) if is_frozen else contextlib.nullcontext():
+            outputs, changed = network.apply(
+                variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key}
+            )
         return outputs, changed.get("batch_stats", {})
 
     return forward

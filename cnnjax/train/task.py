@@ -15,6 +15,7 @@ from cnnjax.data.loader import steps_per_epoch
 from cnnjax.errors import ConfigError
 from cnnjax.models import check_args, create_model, get_variant
 from cnnjax.nn.network import Network
+from cnnjax.train.freezing import check_frozen, frozen_by
 from cnnjax.train.losses import make_loss
 from cnnjax.train.optimizer import check_optimizer, make_optimizer, make_schedule
 from cnnjax.train.state import TrainState, make_init
@@ -129,6 +130,8 @@ def make_task(
         )
     if network.labels_pixels and any(isinstance(entry, Mixup | CutMix) for entry in config.data.augment):
         raise ConfigError("data.augment: mixup and cutmix blend images' labels, not those of pixels; leave them out")
+    if config.train.freeze:
+        check_frozen(config.train.freeze, network, facts.input_shape)
     train_step = make_step(config, network, optimizer, axis=axis, unroll_accumulation=unroll_accumulation)
     loss = make_loss(config.train.loss)
     eval_step = make_eval_step(network, loss, mean=config.data.mean, std=config.data.std, axis=axis)
@@ -157,5 +160,6 @@ def make_step(
         auxiliary_weight=config.train.auxiliary_weight,
         unroll_accumulation=unroll_accumulation,
         augment=make_batch_change(config.data.augment) if config.data.augment else None,
+        is_frozen=frozen_by(config.train.freeze) if config.train.freeze else None,
         axis=axis,
     )
