@@ -4,6 +4,7 @@ A YAML file in `configs/` holds only what differs from these defaults. `config_f
 checks files; this module says what they may contain.
 """
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -44,7 +45,7 @@ class Duration(Section):
 class InitFrom(Section):
     """Weights to start from, in place of random ones."""
 
-    path: str
+    path: Path
     """A run folder, or a file of `cnnjax weights import` or `export`; `~` and environment variables are expanded."""
     checkpoint: Literal["last", "best"] | NonNegativeInt = "last"
     """Of a run: last, best or a step."""
@@ -209,7 +210,7 @@ class ParallelConfig(Section):
     """host:port of process 0, where the environment does not tell."""
     processes: PositiveInt | None = None
     process_id: NonNegativeInt | None = None
-    compilation_cache: str | None = None
+    compilation_cache: Path | None = None
     """Folder in which compiled programs are kept, so that a run that goes on does not compile again; null: none, but
     for what the environment's JAX_COMPILATION_CACHE_DIR says."""
 

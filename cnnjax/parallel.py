@@ -14,6 +14,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cnnjax.config import Config, ConvLowering, ParallelConfig
+from cnnjax.config_base import expanded
 from cnnjax.errors import ConfigError, RunError
 from cnnjax.ops.onednn import CompilerOptions, compiler_options, resolve
 from cnnjax.train.state import TrainState
@@ -204,7 +205,7 @@ def keep_compiled(config: ParallelConfig) -> None:
     """
     if config.compilation_cache is None:
         return
-    folder = os.path.expanduser(os.path.expandvars(config.compilation_cache))
+    folder = expanded(config.compilation_cache)
     try:
         os.makedirs(folder, exist_ok=True)
         reason = None if os.access(folder, os.W_OK | os.X_OK) else "not writable"
@@ -214,7 +215,7 @@ def keep_compiled(config: ParallelConfig) -> None:
         raise RunError(
             f"parallel.compilation_cache: {folder} cannot be used ({reason}); choose another folder, or null"
         )
-    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     compilation_cache.reset_cache()  # or JAX would go on with the folder of an earlier run
 
 

@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from cnnjax.config import Config, Duration, ModelConfig
+from cnnjax.config_base import without_places
 from cnnjax.config_files import check, json_schema, load_config, parse_yaml, to_tree
 from cnnjax.errors import ConfigError
 
@@ -201,6 +202,21 @@ def test_batches_that_spread_evenly_pass(devices):
 def test_batches_that_do_not_spread_over_the_devices_there_are():
     with pytest.raises(ValueError, match=r"128 is not divisible by devices times optimizer\.accumulate = 6"):
         Config().check_batches(6)
+
+
+def test_no_page_names_a_folder_of_the_machine():
+    config = check(
+        {
+            "data": {"source": {"kind": "masks", "images": "/home/x/i", "masks": "m/m", "class_names": ["a", "b"]}},
+            "init_from": {"path": "/home/x/run"},
+            "parallel": {"compilation_cache": "/home/x/cache"},
+        }
+    )
+    shown = without_places(config)
+    assert "home" not in str(to_tree(shown))
+    assert (shown.data.source.images, shown.data.source.masks) == (Path("i"), Path("m/m"))
+    assert (shown.init_from.path, shown.parallel.compilation_cache) == (Path("run"), Path("cache"))
+    assert without_places(Config()) == Config()
 
 
 # The JSON schema

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnjax.config_base import expanded
 from cnnjax.config_data import NpzSource
 from cnnjax.data.examples import ArrayExamples, require_labels
-from cnnjax.data.folders import expanded
 from cnnjax.errors import DataError
 from cnnjax.registry import did_you_mean
 

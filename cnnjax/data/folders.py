@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnjax.config_base import expanded
 from cnnjax.config_data import FolderSource, ManifestSource, MasksSource
 from cnnjax.data.examples import Datasets, split_by_class
 from cnnjax.data.files import FileExamples, in_memory
@@ -42,11 +43,6 @@ def load_files(source: FolderSource | ManifestSource | MasksSource, size: int, f
     return Datasets(in_memory(train), in_memory(test), names) if source.in_memory else Datasets(train, test, names)
 
 
-def expanded(path: Path) -> Path:
-    """With `~` and environment variables replaced."""
-    return Path(os.path.expanduser(os.path.expandvars(path)))
-
-
 def _labelled(source: FolderSource | ManifestSource) -> tuple[list[Part], tuple[str, ...]]:
     listed = _folders(source) if isinstance(source, FolderSource) else _lines(source)
     names = _ordered({label for _, labels in listed for label in labels})
@@ -69,9 +65,9 @@ def _folders(source: FolderSource) -> list[Listed]:
     """All images, or those of the training set and the held-out ones."""
     folder = _require_folder(source.path, "data.source.path")
     if source.train is None or source.test is None:
-        return [_classes(folder, source)]
+        return [_classes(folder)]
     train, test = (
-        _classes(_require_folder(folder / name, f"data.source.{part}"), source)
+        _classes(_require_folder(folder / name, f"data.source.{part}"))
         for part, name in (("train", source.train), ("test", source.test))
     )
     unknown = sorted(set(test[1]) - set(train[1]))
@@ -80,7 +76,7 @@ def _folders(source: FolderSource) -> list[Listed]:
     return [train, test]
 
 
-def _classes(folder: Path, source: FolderSource) -> Listed:
+def _classes(folder: Path) -> Listed:
     paths, labels = [], []
     for name in sorted(each for each in os.listdir(folder) if (folder / each).is_dir() and not each.startswith(".")):
         found = _images(folder / name)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnjax.config_base import expanded
 from cnnjax.config_data import (
     DataConfig,
     DigitsOnPhotographsSource,
@@ -19,7 +20,7 @@ from cnnjax.config_data import (
 from cnnjax.data.archives import load_npz
 from cnnjax.data.composites import draw_composites
 from cnnjax.data.examples import ArrayExamples, Datasets, Examples, require_labels, split_by_class
-from cnnjax.data.folders import expanded, load_files
+from cnnjax.data.folders import load_files
 from cnnjax.data.idx import find_idx, read_idx
 from cnnjax.data.images import fit_images
 from cnnjax.data.random_bits import bell, random_stream, uniform

@@ -8,8 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from cnnjax.config import Config
-from cnnjax.config_data import IdxSource
+from cnnjax.config_base import without_places
 from cnnjax.config_files import flatten, to_yaml
 from cnnjax.errors import RunError
 from cnnjax.study import figures
@@ -51,7 +50,7 @@ def write_report(study: Study, arms: Sequence[Arm], runs_folder: Path, folder: P
         pictures = _draw(known, folder)
         _write_csv(folder / "runs.csv", _run_rows(known))
         _write_csv(folder / "curves.csv", _curve_rows(runs))
-        (folder / "config.yaml").write_text(to_yaml(_without_place(arms[0].config)), encoding="utf-8")
+        (folder / "config.yaml").write_text(to_yaml(without_places(arms[0].config)), encoding="utf-8")
         summary = describe_answers(study, answers) | {"environment": _portable(known)}
         (folder / RESULTS).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
         text = "\n".join(page(known, pictures))
@@ -158,15 +157,6 @@ def write_computations(study: Study, found: Sequence[Computed], folder: Path, fi
     except OSError as error:
         raise not_written(folder, error) from None
     return folder / PAGE
-
-
-def _without_place(config: Config) -> Config:
-    """Without the machine's own folders around the data's."""
-    source = config.data.source
-    if not isinstance(source, IdxSource) or not source.path.is_absolute():
-        return config
-    own = source.model_copy(update={"path": Path(source.path.name)})
-    return config.model_copy(update={"data": config.data.model_copy(update={"source": own})})
 
 
 def _draw(known: Known, folder: Path) -> dict[str, str]:

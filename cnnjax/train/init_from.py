@@ -1,11 +1,11 @@
 """The state of a run's first step, from another's weights where the config says so."""
 
-import os
 from fnmatch import fnmatchcase
 
 import jax.numpy as jnp
 
 from cnnjax.config import InitFrom
+from cnnjax.config_base import expanded
 from cnnjax.errors import ConfigError
 from cnnjax.train.freezing import check_patterns
 from cnnjax.train.predict import find_weights
@@ -31,7 +31,7 @@ def first_state(task: Task) -> tuple[TrainState, Record | None]:
 
 def load_into(state: TrainState, given: InitFrom) -> tuple[TrainState, Record]:
     """A new state with weights of another run or of a file; see `first_state`."""
-    weights = find_weights(os.path.expanduser(os.path.expandvars(given.path)), given.checkpoint)
+    weights = find_weights(expanded(given.path), given.checkpoint)
     own = {"params": state.params, "batch_stats": state.batch_stats}
     ours, theirs = flatten(own), flatten(weights.variables)
     check_patterns(given.new, ours, "init_from.new")

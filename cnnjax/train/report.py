@@ -11,6 +11,7 @@ from typing import Any
 from scipy import stats
 
 from cnnjax.config import Config
+from cnnjax.config_base import without_places
 from cnnjax.config_files import diff, to_yaml
 from cnnjax.errors import RunError
 from cnnjax.train.environment import commit_of, portable, versions_of
@@ -50,7 +51,7 @@ def write_report(run_dirs: Sequence[Path], folder: Path, note: str = "") -> Path
         kept = {name: value for name, value in result.items() if name != "run_dir"}
         raw.append({"seed": config.seed, **kept, "environment": portable(environments[-1])})
     (folder / "results.json").write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
-    (folder / "config.yaml").write_text(to_yaml(configs[0]), encoding="utf-8")
+    (folder / "config.yaml").write_text(to_yaml(without_places(configs[0])), encoding="utf-8")
     draw_learning_curves([read_history(run_dir) for run_dir in run_dirs], configs[0].name, folder / CURVE)
     page = folder / "README.md"
     page.write_text(_page(configs, raw, note), encoding="utf-8")

@@ -6,20 +6,10 @@ from pathlib import Path
 import pytest
 from test_answers import results_of, study_of
 
-from cnnjax.config_files import load_config
 from cnnjax.study.answers import answer
 from cnnjax.study.arms import expand
-from cnnjax.study.report import _without_place
 from cnnjax.study.sections import Known, page
 from cnnjax.study.wording import between, number, p_value, table
-
-
-def test_a_report_names_no_folder_of_the_machine():
-    config = load_config(None, ["data.source={kind: idx, path: /home/somebody/data/mnist}"])
-    assert _without_place(config).data.source.path == Path("mnist")
-    relative = load_config(None, ["data.source={kind: idx, path: data/mnist}"])
-    assert _without_place(relative) == relative
-    assert _without_place(load_config()) == load_config()
 
 
 @pytest.mark.parametrize(
