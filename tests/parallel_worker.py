@@ -108,8 +108,7 @@ def run(config, *, evaluate: bool) -> dict:
     state = executor.put_state(init_state(network, optimizer, 0, (8, 8, 3), ema=True))
     shard = Shard(executor.process_index, executor.process_count)
     arrays = {}
-    numbered = bool(config.data.augment)
-    batches = train_batches(examples, batch_size=32, seed=0, shard=shard, numbered=numbered, put=executor.put_batch)
+    batches = train_batches(examples, batch_size=32, seed=0, shard=shard, put=executor.put_batch)
     for step in range(3):
         state, metrics = train_step(state, next(batches))
         for name, pair in executor.read_metrics(metrics).items():

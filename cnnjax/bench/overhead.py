@@ -116,9 +116,8 @@ def _train(task: Task, data: Any, executor: Executor, reporter: Reporter | None 
 def _bare_rate(task: Task, data: Any, executor: Executor, steps: int) -> float:
     batch_size = task.config.data.batch_size
     batches = train_batches(
-        data.train, batch_size=batch_size, seed=0, shard=Shard(), numbered=bool(task.config.data.augment),
-        put=executor.put_batch, prefetch=0,
-    )  # fmt: skip
+        data.train, batch_size=batch_size, seed=0, shard=Shard(), put=executor.put_batch, prefetch=0
+    )
     step, state, batch = executor.compile_train(task.train_step), executor.put_state(task.init_state()), next(batches)
     state, metrics = step(state, batch)
     jax.block_until_ready(metrics)

@@ -18,7 +18,7 @@ from cnnjax.errors import ConfigError
 
 Batch = dict[str, np.ndarray]
 """image (batch, height, width, channels) uint8, label (batch,) or (batch, height, width) int32, mask (batch,) float32:
-1 for an example, 0 for padding. Where asked for, epoch and index (batch,) int32: which example it is, and when."""
+1 for an example, 0 for padding. In training also epoch and index (batch,) int32: which example it is, and when."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,10 @@ class TrainBatches:
     The order depends on the seed and the epoch alone, not on the number of hosts.
     """
 
-    def __init__(self, examples: Examples, *, batch_size: int, seed: int, shard: Shard, numbered: bool = False) -> None:
+    def __init__(self, examples: Examples, *, batch_size: int, seed: int, shard: Shard) -> None:
         self._examples = examples
         self._batch_size = batch_size
         self._seed = seed
-        self._numbered = numbered
         self._steps_per_epoch = steps_per_epoch(len(examples), batch_size)
         self._block = shard.block(batch_size, "data.batch_size")
         self._order: tuple[int, np.ndarray] | None = None
@@ -87,10 +86,8 @@ class TrainBatches:
         start = position * self._batch_size
         indices = self._order_of(epoch)[start + self._block.start : start + self._block.stop]
         read = self._examples.read(indices)
-        batch = {"image": read.images, "label": read.labels, "mask": read.mask}
-        if self._numbered:
-            batch |= {"epoch": np.full(len(indices), epoch, np.int32), "index": indices.astype(np.int32)}
-        return batch
+        numbers = {"epoch": np.full(len(indices), epoch, np.int32), "index": indices.astype(np.int32)}
+        return {"image": read.images, "label": read.labels, "mask": read.mask, **numbers}
 
     def _order_of(self, epoch: int) -> np.ndarray:
         # Epoch and order change hands as one tuple: two threads may both compute an order, but never mix two.
@@ -134,7 +131,6 @@ def train_batches(
     batch_size: int,
     seed: int,
     shard: Shard,
-    numbered: bool = False,
     put: Callable[[Batch], Any] | None = None,
     prefetch: int = 2,
 ) -> grain.DatasetIterator:
@@ -145,7 +141,6 @@ def train_batches(
         batch_size: over all hosts.
         seed: of the order.
         shard: this host's part of each batch.
-        numbered: batches tell epoch and index too.
         put: applied to each batch ahead of time, in the prefetching thread: where a batch goes to the devices.
         prefetch: batches made ahead of their use by one thread; 0 makes each when asked for it, without a thread.
 
@@ -157,7 +152,7 @@ def train_batches(
     Raises:
         ConfigError: the batch is larger than the training set, or does not divide by the hosts.
     """
-    source = TrainBatches(examples, batch_size=batch_size, seed=seed, shard=shard, numbered=numbered)
+    source = TrainBatches(examples, batch_size=batch_size, seed=seed, shard=shard)
     return iter(_pipeline(source, put, prefetch))
 
 

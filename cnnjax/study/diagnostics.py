@@ -105,11 +105,7 @@ def _of_map(values: jax.Array) -> dict[str, jax.Array]:
 
 def gradient_batch(task: Task, data: Datasets) -> Mapping[str, Any]:
     """The first batch that a run with this seed sees."""
-    config = task.config
-    batches = TrainBatches(
-        data.train, batch_size=config.data.batch_size, seed=config.seed, shard=Shard(),
-        numbered=bool(config.data.augment),
-    )  # fmt: skip
+    batches = TrainBatches(data.train, batch_size=task.config.data.batch_size, seed=task.config.seed, shard=Shard())
     return batches[0]
 
 

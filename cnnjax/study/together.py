@@ -103,7 +103,7 @@ def train_together(
         batches = [
             train_batches(
                 data.train, batch_size=config.data.batch_size, seed=task.config.seed, shard=Shard(),
-                numbered=bool(config.data.augment), prefetch=config.data.prefetch,
+                prefetch=config.data.prefetch,
             )
             for task in tasks
         ]  # fmt: skip
@@ -185,13 +185,7 @@ def time_ways(task: Task, data: Datasets, executor: Executor, seeds: int, repeat
     """
     tasks = [task.with_seed(seed) for seed in range(seeds)]
     batches = [
-        TrainBatches(
-            data.train,
-            batch_size=task.config.data.batch_size,
-            seed=seed,
-            shard=Shard(),
-            numbered=bool(task.config.data.augment),
-        )[0]
+        TrainBatches(data.train, batch_size=task.config.data.batch_size, seed=seed, shard=Shard())[0]
         for seed in range(seeds)
     ]
     one = executor.compile_train(task.train_step)

@@ -137,7 +137,6 @@ class Training:
             batch_size=config.data.batch_size,
             seed=config.seed,
             shard=Shard(self.executor.process_index, self.executor.process_count),
-            numbered=bool(config.data.augment),
             put=self.executor.put_batch,
             prefetch=config.data.prefetch,
         )

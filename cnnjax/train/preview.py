@@ -69,9 +69,7 @@ def draw_preview(config: Config, data: Datasets, path: Path, *, count: int = 6, 
 
 def preview_columns(config: Config, data: Datasets, count: int, epochs: int) -> list[tuple[str, Batch]]:
     """The first `count` examples of training as they are, and as they are in each of the first epochs."""
-    batches = TrainBatches(
-        data.train, batch_size=config.data.batch_size, seed=config.seed, shard=Shard(), numbered=True
-    )
+    batches = TrainBatches(data.train, batch_size=config.data.batch_size, seed=config.seed, shard=Shard())
     batch = {name: leaf[:count] for name, leaf in batches[0].items()}
     change = jax.jit(make_batch_change(config.data.augment))
     key = augmentation_key(keys_of(config.seed)[1])

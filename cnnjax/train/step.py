@@ -24,7 +24,7 @@ from cnnjax.train.state import TrainState
 
 Batch = Mapping[str, jax.Array]
 """image (batch, height, width, channels) uint8, label (batch,) or (batch, height, width) int32, mask (batch,) float32:
-0 marks padding; epoch and index (batch,) int32, where images are to be changed."""
+0 marks padding; epoch and index (batch,) int32 where `augment` needs them."""
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 """name -> (sum, count), to be divided once, on the host."""
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]

@@ -35,7 +35,7 @@ def test_columns_are_what_the_steps_see():
     task, data, _ = prepare(config)
     columns = preview_columns(config, data, 8, 2)
     assert [title for title, _ in columns] == ["as it is", "epoch 1", "epoch 2"]
-    batch = TrainBatches(data.train, batch_size=8, seed=5, shard=Shard(), numbered=True)[0]
+    batch = TrainBatches(data.train, batch_size=8, seed=5, shard=Shard())[0]
     np.testing.assert_array_equal(columns[0][1]["image"], batch["image"])
     key = augmentation_key(jax.random.wrap_key_data(task.init_state().key))
     seen = jax.jit(make_batch_change(config.data.augment))(batch, key)
