@@ -6,6 +6,7 @@ from typing import Any
 
 from cnnjax.bench.models import best_of
 from cnnjax.bench.pages import Row, add_row
+from cnnjax.train.pictures import new_figure
 
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
 _TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50, 100)
@@ -93,12 +94,8 @@ def _pair(ours: Row, native: Row | None, name: str, scale: float) -> str:
 
 def _draw(rows: Sequence[Row], path: Path) -> None:
     """A bar for each network: our images per second by those of the best PyTorch and of the best other JAX."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 1.2 + 0.42 * len(rows)), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    figure, panels = new_figure(9, 1.2 + 0.42 * len(rows))
+    axes = panels[0, 0]
     found = []
     for offset, kind, label, color in ((-0.2, "torch", "PyTorch", _BLUE), (0.2, "jax", "JAX", _ORANGE)):
         for index, row in enumerate(rows):

@@ -11,6 +11,7 @@ from cnnjax.bench.contestants import Mode, our_step
 from cnnjax.bench.pages import Row, add_row
 from cnnjax.errors import ConfigError
 from cnnjax.models import create_model
+from cnnjax.train.pictures import new_figure
 
 Axis = Literal["depth", "width", "resolution", "batch"]
 AXES: tuple[Axis, ...] = get_args(Axis)
@@ -120,13 +121,10 @@ def _speed(row: Row) -> float:
 
 
 def _draw(rows: list[Row], path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, StrMethodFormatter
 
-    figure = Figure(figsize=(9, 3.8), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    figure, panels = new_figure(9, 3.8, 1, 2)
+    left, right = panels[0]
     for axis, color in _COLORS.items():
         chosen = [row for row in rows if row["axis"] == axis]
         if not chosen:

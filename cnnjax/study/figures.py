@@ -10,6 +10,7 @@ import numpy as np
 from cnnjax.study.answers import Answers, ArmResult
 from cnnjax.study.question import COSTS, Study
 from cnnjax.study.statistics import PowerFit
+from cnnjax.train.pictures import new_figure
 from cnnjax.train.reporting import Record
 
 # Okabe and Ito's palette: told apart by all kinds of colour vision. Beyond it, other strokes and markers tell.
@@ -153,12 +154,9 @@ def draw_gradients(results: Sequence[ArmResult], path: Path) -> None:
 
 
 def _figure(width: float, height: float, panels: int = 1) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, panels)
+    """One panel, or a row of them."""
+    figure, row = new_figure(width, height, 1, panels, dpi=110)
+    return figure, row[0] if panels > 1 else row[0, 0]
 
 
 def _style(index: int) -> dict[str, Any]:

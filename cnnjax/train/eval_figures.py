@@ -3,17 +3,18 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+
+from cnnjax.train.pictures import new_figure, show_image
 
 
 def draw_confusion(confusion: np.ndarray, names: Sequence[str], path: Path) -> None:
     """Writes a PNG: a row for each true class, shaded by the share of it that was taken for each column's."""
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     side = 2.2 + 0.42 * len(names)
-    figure, axes = _figure(side + 0.6, side, 1, 1)
-    axes = axes[0, 0]
+    figure, panels = new_figure(side + 0.6, side)
+    axes = panels[0, 0]
     image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
@@ -22,9 +23,8 @@ def draw_confusion(confusion: np.ndarray, names: Sequence[str], path: Path) -> N
         for row, column in np.ndindex(confusion.shape):
             if confusion[row, column]:
                 colour = "black" if shares[row, column] > 0.5 else "white"
-                axes.text(
-                    column, row, _short(int(confusion[row, column])), ha="center", va="center", fontsize=7, color=colour
-                )
+                count = _short(int(confusion[row, column]))
+                axes.text(column, row, count, ha="center", va="center", fontsize=7, color=colour)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     figure.savefig(path)
 
@@ -32,13 +32,12 @@ def draw_confusion(confusion: np.ndarray, names: Sequence[str], path: Path) -> N
 def draw_worst(images: np.ndarray, captions: Sequence[str], path: Path) -> None:
     """Writes a PNG of images with a caption each."""
     columns = 6
-    figure, panels = _figure(
-        1.6 * columns, 2.1 * math.ceil(len(images) / columns), math.ceil(len(images) / columns), columns
-    )
+    lines = math.ceil(len(images) / columns)
+    figure, panels = new_figure(1.6 * columns, 2.1 * lines, lines, columns)
     for index, axes in enumerate(panels.flat):
         axes.set_axis_off()
         if index < len(images):
-            _show(axes, images[index])
+            show_image(axes, images[index])
             axes.set_title(captions[index], fontsize=7)
     figure.savefig(path)
 
@@ -47,9 +46,9 @@ def draw_worst_masks(
     images: np.ndarray, labels: np.ndarray, found: np.ndarray, losses: np.ndarray, names: Sequence[str], path: Path
 ) -> None:
     """Writes a PNG with a line for each image: itself, its labels, and what was found."""
-    figure, panels = _figure(5.4, 1.8 * len(images) + 0.3, len(images), 3)
+    figure, panels = new_figure(5.4, 1.8 * len(images) + 0.3, len(images), 3)
     for line, row in enumerate(panels):
-        _show(row[0], images[line])
+        show_image(row[0], images[line])
         for axes, mask in ((row[1], labels[line]), (row[2], found[line])):
             axes.imshow(mask, cmap="tab20", vmin=0, vmax=max(20, len(names)), interpolation="nearest")
         for axes in row:
@@ -60,18 +59,5 @@ def draw_worst_masks(
     figure.savefig(path)
 
 
-def _show(axes: Any, image: np.ndarray) -> None:
-    axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
-
-
 def _short(count: int) -> str:
     return f"{count / 1e6:.3g}M" if count >= 1e6 else f"{count / 1e3:.3g}k" if count >= 1e4 else str(count)
-
-
-def _figure(width: float, height: float, lines: int, columns: int) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(lines, columns, squeeze=False)

@@ -21,8 +21,8 @@ from cnnjax.analysis.attribution import (
 from cnnjax.data.images import read_image
 from cnnjax.errors import ConfigError
 from cnnjax.registry import did_you_mean
+from cnnjax.train.pictures import new_figure, require_picture, save_picture, show_image
 from cnnjax.train.predict import class_name, require_preparation
-from cnnjax.train.run_folder import not_written
 from cnnjax.weights.bundle import Weights
 
 # Of the image's range; the paper has 10 to 20 %.
@@ -55,6 +55,7 @@ def draw_attributions(
     """
     if weights.network.labels_pixels:
         raise ConfigError(f"{weights.model} gives each pixel a class, and no image one that could be explained")
+    require_picture(path)
     preparation = require_preparation(weights)
     chosen = None if class_asked is None else _class_index(weights, class_asked)
     layer = layer or _last_map(weights)
@@ -116,6 +117,7 @@ def draw_filters(weights: Weights, path: Path) -> None:
         ConfigError: no kernel takes the image's channels.
         RunError: the picture cannot be written.
     """
+    require_picture(path)
     kernels = [
         (name, array)
         for name, array in weights.arrays.items()
@@ -135,6 +137,7 @@ def draw_maps(weights: Weights, image: str | Path, path: Path, *, layer: str | N
     Raises:
         ConfigError, DataError, RunError: see `draw_attributions`.
     """
+    require_picture(path)
     preparation = require_preparation(weights)
     layer = layer or map_layers(weights.network, weights.variables, weights.input_shape)[0]
     x = jnp.asarray(preparation.apply(read_image(image, size=None, channels=weights.input_shape[-1])))
@@ -182,53 +185,29 @@ def _strength(attribution: np.ndarray) -> np.ndarray:
 
 
 def _draw_rows(rows: Sequence[tuple[Any, ...]], path: Path) -> None:
-    figure, panels = _figure(len(rows), len(_TITLES), 1.9)
-    for line, (pixels, label, cam, *others) in enumerate(rows):
-        picture = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-        extent = (0, pixels.shape[1], pixels.shape[0], 0)
-        for column, axes in enumerate(panels[line]):
-            if line == 0:
-                axes.set_title(_TITLES[column], fontsize=9)
-            if column < 2:
-                axes.imshow(picture, cmap="gray", extent=extent)
-            if column == 1:
-                axes.imshow(_strength(cam), cmap="viridis", alpha=0.55, extent=extent, interpolation="bilinear")
-            if column > 1:
-                axes.imshow(_strength(others[column - 2]), cmap="viridis", extent=extent)
-        panels[line, 0].set_ylabel(label, fontsize=8)
-    _save(figure, path)
+    figure, panels = new_figure(1.9 * len(_TITLES) + 0.6, 1.9 * len(rows) + 0.6, len(rows), len(_TITLES))
+    for axes, title in zip(panels[0], _TITLES, strict=True):
+        axes.set_title(title, fontsize=9)
+    for line, (pixels, label, cam, *others) in zip(panels, rows, strict=True):
+        # The maps are of the image's size, or as small as a layer's.
+        extent = (-0.5, pixels.shape[1] - 0.5, pixels.shape[0] - 0.5, -0.5)
+        for axes in line[:2]:
+            show_image(axes, pixels)
+        line[1].imshow(_strength(cam), cmap="viridis", alpha=0.55, extent=extent, interpolation="bilinear")
+        for axes, attribution in zip(line[2:], others, strict=True):
+            axes.imshow(_strength(attribution), cmap="viridis", extent=extent)
+            axes.set(xticks=[], yticks=[])
+        line[0].set_ylabel(label, fontsize=8)
+    save_picture(figure, path)
 
 
 def _draw_tiles(tiles: Sequence[np.ndarray], title: str, path: Path) -> None:
     columns = min(8, len(tiles))
-    figure, panels = _figure(-(-len(tiles) // columns), columns, 0.9)
-    for index, axes in enumerate(panels.flat):
-        if index < len(tiles):
-            tile = tiles[index]
-            axes.imshow(tile[..., 0] if tile.shape[-1] == 1 else tile, cmap="gray", vmin=0, vmax=1)
-        else:
-            axes.set_axis_off()
+    lines = -(-len(tiles) // columns)
+    figure, panels = new_figure(0.9 * columns + 0.6, 0.9 * lines + 0.6, lines, columns)
+    for axes in panels.flat[len(tiles) :]:
+        axes.set_axis_off()
+    for axes, tile in zip(panels.flat, tiles, strict=False):
+        show_image(axes, tile)
     figure.suptitle(title, fontsize=9)
-    _save(figure, path)
-
-
-def _figure(lines: int, columns: int, side: float) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(side * columns + 0.6, side * lines + 0.6), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(lines, columns, squeeze=False)
-    for axes in panels.flat:
-        axes.set(xticks=[], yticks=[])
-    return figure, panels
-
-
-def _save(figure: Any, path: Path) -> None:
-    if path.suffix not in (".png", ".pdf", ".svg"):
-        raise ConfigError(f"--out '{path}': expected a name that ends in .png, .pdf or .svg")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    except OSError as error:
-        raise not_written(path, error) from None
+    save_picture(figure, path)

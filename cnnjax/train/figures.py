@@ -6,7 +6,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from cnnjax.train.run_folder import Record
+from cnnjax.train.pictures import new_figure
+from cnnjax.train.reporting import Record
 
 # Okabe and Ito's palette: told apart by all kinds of colour vision.
 _BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
@@ -19,9 +20,6 @@ def draw_learning_curve(history: list[Record], title: str, path: Path) -> None:
 
 def draw_learning_curves(histories: Sequence[list[Record]], title: str, path: Path) -> None:
     """The same for several runs of one config: a line a run, and the mean of their last values in the legend."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     kinds = [
         ("training", _BLUE, "-", [[each for each in history if each["kind"] == "train"] for history in histories]),
         ("held-out", _ORANGE, "-", [_evaluations(history, "raw") for history in histories]),
@@ -29,10 +27,8 @@ def draw_learning_curves(histories: Sequence[list[Record]], title: str, path: Pa
     ]
     if not any(any(runs) for *_, runs in kinds):
         return
-    figure = Figure(figsize=(9, 3.8), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = zip(figure.subplots(1, 2), (("loss", "loss"), ("accuracy", "error (%)")), strict=True)
-    for axes, (metric, label) in panels:
+    figure, panels = new_figure(9, 3.8, 1, 2)
+    for axes, (metric, label) in zip(panels[0], (("loss", "loss"), ("accuracy", "error (%)")), strict=True):
         for name, color, style, runs in kinds:
             curves = [([each["epoch"] for each in records], _values(records, metric)) for records in runs if records]
             for index, (epochs, values) in enumerate(curves):

@@ -11,11 +11,10 @@ from cnnjax.config import Config
 from cnnjax.data.examples import Datasets, Examples
 from cnnjax.data.loader import Batch, Shard, TrainBatches
 from cnnjax.errors import ConfigError
-from cnnjax.train.run_folder import Record, not_written
+from cnnjax.train.pictures import new_figure, require_picture, save_picture, show_image
+from cnnjax.train.reporting import Record
 from cnnjax.train.state import keys_of
 from cnnjax.train.step import augmentation_key
-
-PICTURES = (".png", ".pdf", ".svg")
 
 
 def describe_data(data: Datasets) -> Record:
@@ -41,18 +40,12 @@ def draw_preview(config: Config, data: Datasets, path: Path, *, count: int = 6, 
         DataError: an image cannot be read.
         RunError: the picture cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     most = min(len(data.train), config.data.batch_size)
     if count > most:
         raise ConfigError(f"--count {count}: a batch of this config has {most} examples, choose as many or fewer")
-    if path.suffix not in PICTURES:
-        raise ConfigError(f"--out '{path}': expected a name that ends in {', '.join(PICTURES)}")
+    require_picture(path)
     columns = preview_columns(config, data, count, epochs if config.data.augment else 0)
-    figure = Figure(figsize=(1.6 * len(columns) + 0.8, 1.6 * count + 0.5), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(count, len(columns), squeeze=False)
+    figure, panels = new_figure(1.6 * len(columns) + 0.8, 1.6 * count + 0.5, count, len(columns))
     for column, (title, batch) in enumerate(columns):
         panels[0, column].set_title(title, fontsize=9)
         for line in range(count):
@@ -60,11 +53,7 @@ def draw_preview(config: Config, data: Datasets, path: Path, *, count: int = 6, 
             _show(axes, batch, line, data.class_names)
             if column == 0 and batch["label"].ndim == 1:
                 axes.set_ylabel(data.class_names[batch["label"][line]], fontsize=9)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    except OSError as error:
-        raise not_written(path, error) from None
+    save_picture(figure, path)
 
 
 def preview_columns(config: Config, data: Datasets, count: int, epochs: int) -> list[tuple[str, Batch]]:
@@ -81,18 +70,13 @@ def preview_columns(config: Config, data: Datasets, count: int, epochs: int) -> 
 
 
 def _show(axes: Any, batch: Batch, line: int, names: tuple[str, ...]) -> None:
-    image = batch["image"][line]
-    white = 255 if image.dtype == np.uint8 else 1
-    axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=white)
+    show_image(axes, batch["image"][line])
     if batch["label"].ndim == 3:
         labels = np.ma.masked_equal(batch["label"][line], 0)
         axes.imshow(labels, cmap="tab10", vmin=0, vmax=max(10, len(names)), alpha=0.5, interpolation="nearest")
     elif "share" in batch and (share := batch["share"][line]) < 0.995:
-        axes.set_xlabel(
-            f"{share:.0%} {names[batch['label'][line]]}, {1 - share:.0%} {names[batch['other_label'][line]]}",
-            fontsize=7,
-        )
-    axes.set(xticks=[], yticks=[])
+        own, other = (names[batch[name][line]] for name in ("label", "other_label"))
+        axes.set_xlabel(f"{share:.0%} {own}, {1 - share:.0%} {other}", fontsize=7)
 
 
 def _class_counts(examples: Examples, classes: int) -> list[int] | None:

@@ -76,7 +76,7 @@ def test_wrong_questions(weights, pictures, tmp_path, options, sentence):
 
 
 def test_what_cannot_be_explained(weights, pictures, tmp_path):
-    with pytest.raises(ConfigError, match=r"expected a name that ends in .png, .pdf or .svg"):
+    with pytest.raises(ConfigError, match=r"expected a name that ends in .png, .pdf, .svg"):
         draw_filters(weights, tmp_path / "x.jpg")
     unprepared = Weights(weights.model, weights.fields, weights.input_shape, weights.variables)
     with pytest.raises(WeightsError, match="do not say how images are prepared"):
