@@ -1,5 +1,6 @@
 """From a list of entries in a config to one pure function of a key and an image."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -22,8 +23,9 @@ def make_change(entries: Sequence[kinds.ImageAugmentation]) -> Change:
 
     Warps that follow each other and fill alike are one, so that the image is sampled once.
     """
-    groups = [list(group) for _, group in itertools.groupby(entries, key=_group)]
-    changes = [_make_warp(group) if isinstance(group[0], kinds.Warp) else _make_one(group[0]) for group in groups]
+    changes: list[Change] = []
+    for fill, group in ((fill, list(group)) for fill, group in itertools.groupby(entries, key=_fill)):
+        changes += map(_make_one, group) if fill is None else [_make_warp(group)]
 
     def change(key: jax.Array, image: jax.Array, labels: jax.Array | None) -> Pair:
         for number, each in enumerate(changes):
@@ -33,8 +35,9 @@ def make_change(entries: Sequence[kinds.ImageAugmentation]) -> Change:
     return change
 
 
-def _group(entry: kinds.ImageAugmentation) -> Any:
-    return (entry.fill, entry.value) if isinstance(entry, kinds.Warp) else id(entry)
+def _fill(entry: kinds.ImageAugmentation) -> tuple[kinds.Fill, float] | None:
+    """What lies beyond the border of a warp; None of another change."""
+    return (entry.fill, entry.value) if isinstance(entry, kinds.Warp) else None
 
 
 def _make_warp(entries: Sequence[Any]) -> Change:
@@ -68,24 +71,16 @@ def _draw_matrix(entry: kinds.Warp, key: jax.Array, size: tuple[int, ...]) -> ja
 
 
 def _make_one(entry: Any) -> Change:
-    if isinstance(entry, kinds.Flip):
-        return lambda key, image, labels: _flip(entry, key, image, labels)
-    if isinstance(entry, kinds.RandomCrop):
-        moved: Change = lambda key, image, labels: _crop(entry, key, image, labels)  # noqa: E731
-    elif isinstance(entry, kinds.RandAugment):
-        moved = lambda key, image, labels: rand_augment(  # noqa: E731
-            key, image, labels, operations=entry.operations, magnitude=entry.magnitude, value=entry.value
-        )
-    elif isinstance(entry, kinds.TrivialAugment):
-        moved = lambda key, image, labels: trivial_augment(key, image, labels, value=entry.value)  # noqa: E731
-    else:
-        recolour = _RECOLOUR[type(entry)]
-        moved = lambda key, image, labels: (recolour(entry, key, image), labels)  # noqa: E731
+    if isinstance(entry, kinds.Flip):  # has two probabilities of its own
+        return functools.partial(_flip, entry)
 
     def change(key: jax.Array, image: jax.Array, labels: jax.Array | None) -> Pair:
         whether, drawn = jax.random.split(key)
         done = jax.random.bernoulli(whether, entry.probability)
-        changed = moved(drawn, image, labels)
+        if type(entry) in _MOVE:
+            changed = _MOVE[type(entry)](entry, drawn, image, labels)
+        else:
+            changed = _RECOLOUR[type(entry)](entry, drawn, image), labels
         return jax.tree.map(lambda new, old: jnp.where(done, new, old), changed, (image, labels))
 
     return change
@@ -127,10 +122,22 @@ def _cutout(entry: kinds.Cutout, key: jax.Array, image: jax.Array) -> jax.Array:
     return filters.cutout(image, row, column, jnp.asarray(entry.side * min(image.shape[:2])), entry.value)
 
 
+def _noise(entry: kinds.Noise, key: jax.Array, image: jax.Array) -> jax.Array:
+    deviation, values = jax.random.split(key)
+    return filters.noise(image, values, _uniform(deviation, entry.deviation))
+
+
 def _uniform(key: jax.Array, ends: tuple[float, float], shape: tuple[int, ...] = ()) -> jax.Array:
     return jax.random.uniform(key, shape, minval=ends[0], maxval=ends[1])
 
 
+_MOVE: dict[type, Callable[[Any, jax.Array, jax.Array, jax.Array | None], Pair]] = {
+    kinds.RandomCrop: _crop,
+    kinds.RandAugment: lambda entry, key, image, labels: rand_augment(
+        key, image, labels, operations=entry.operations, magnitude=entry.magnitude, value=entry.value
+    ),
+    kinds.TrivialAugment: lambda entry, key, image, labels: trivial_augment(key, image, labels, value=entry.value),
+}
 _RECOLOUR: dict[type, Callable[[Any, jax.Array, jax.Array], jax.Array]] = {
     kinds.Brightness: lambda entry, key, image: colour.brightness(image, _uniform(key, entry.factor)),
     kinds.Contrast: lambda entry, key, image: colour.contrast(image, _uniform(key, entry.factor)),
@@ -151,11 +158,6 @@ _RECOLOUR: dict[type, Callable[[Any, jax.Array, jax.Array], jax.Array]] = {
         image, jax.random.randint(key, (), entry.radius[0], entry.radius[1] + 1), entry.radius[1]
     ),
     kinds.MedianBlur: lambda entry, key, image: filters.median_blur(image, entry.radius),
-    kinds.Noise: lambda entry, key, image: _noise(entry, key, image),
+    kinds.Noise: _noise,
     kinds.Cutout: _cutout,
 }
-
-
-def _noise(entry: kinds.Noise, key: jax.Array, image: jax.Array) -> jax.Array:
-    deviation, values = jax.random.split(key)
-    return filters.noise(image, values, _uniform(deviation, entry.deviation))
