@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.core import tracers
 
 from cnnjax.errors import ConfigError
 from cnnjax.nn.network import Network
@@ -91,43 +92,50 @@ def layer_maps(network: Network, variables: Variables, image: jax.Array, layer: 
 def map_layers(network: Network, variables: Variables, input_shape: tuple[int, int, int]) -> list[str]:
     """The paths of all modules whose output is a map of more than one position, as they are computed.
 
+    Those within blocks that `scan` or `remat` compiles by themselves are not among them: their outputs stay inside.
+
     Args:
         variables: or their shapes.
     """
-    found: list[str] = []
+    found: dict[str, None] = {}
 
-    def note(call: Any, arguments: Any, keywords: Any, context: Any) -> Any:
-        output = call(*arguments, **keywords)
-        path = "/".join(context.module.path)
-        if (
-            context.method_name == "__call__"
-            and path
-            and getattr(output, "ndim", 0) == 4
-            and max(output.shape[1:3]) > 1
-        ):
-            found.append(path)
+    def note(path: str, output: Any) -> Any:
+        if path and getattr(output, "ndim", 0) == 4 and max(output.shape[1:3]) > 1:
+            found[path] = None
         return output
 
-    with nn.intercept_methods(note):
-        images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-        jax.eval_shape(lambda given, x: network.apply(given, x, train=False), variables, images)
-    return list(dict.fromkeys(found))
+    images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    jax.eval_shape(lambda given, x: _with_outputs(network, given, x, note), variables, images)
+    return list(found)
 
 
 def _run(network: Network, variables: Variables, images: jax.Array, layer: str, change: Any) -> tuple[Any, jax.Array]:
     """The outputs with `change` added to a layer's output, and that output without it."""
     maps: list[jax.Array] = []
 
-    def replace(call: Any, arguments: Any, keywords: Any, context: Any) -> Any:
-        output = call(*arguments, **keywords)
-        if context.method_name != "__call__" or "/".join(context.module.path) != layer:
+    def replace(path: str, output: Any) -> Any:
+        if path != layer:
             return output
         maps.append(output)
         return output if change is None else output + change
 
-    with nn.intercept_methods(replace):
-        outputs = network.apply(variables, images, train=False)
+    outputs = _with_outputs(network, variables, images, replace)
     if not maps:
         known = map_layers(network, variables, tuple(images.shape[1:]))  # type: ignore[arg-type]
-        raise ConfigError(f"--layer '{layer}': no such layer; {did_you_mean(layer, known)}")
+        raise ConfigError(f"layer '{layer}': no such layer; {did_you_mean(layer, known)}")
     return outputs, maps[0]
+
+
+def _with_outputs(network: Network, variables: Variables, images: jax.Array, change: Callable[[str, Any], Any]) -> Any:
+    """The network in evaluation, each module's output replaced by what `change` makes of its path and of it."""
+    outside = tracers.current_trace()
+
+    def intercept(call: Any, arguments: Any, keywords: Any, context: nn.module.InterceptorContext) -> Any:
+        output = call(*arguments, **keywords)
+        if context.method_name != "__call__" or tracers.current_trace() != outside:
+            return output
+        return change("/".join(context.module.path), output)
+
+    # Other lowerings may compute two layers in one, and then there is no output of the first to replace.
+    with nn.intercept_methods(intercept):
+        return network.clone(lowering="native").apply(variables, images, train=False)

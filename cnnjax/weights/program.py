@@ -68,7 +68,7 @@ def export_program(weights: Weights, path: str | Path, *, platforms: Sequence[st
         "origin": weights.origin,
         "versions": {"cnnjax": __version__, "jax": jax.__version__},
     }
-    beside = path.with_suffix(".json")
+    beside = path.with_name(f"{path.name}.json")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(exported.serialize())

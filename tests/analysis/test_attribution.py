@@ -96,10 +96,15 @@ def test_grad_cam_of_averaged_maps_is_their_weighted_sum(small):
 
 @pytest.mark.parametrize(
     ("name", "size", "layer"),
-    [("resnet18", 64, "stage4/block2"), ("vgg11", 64, "stage4"), ("mobilenet_v1", 64, "stem")],
+    [
+        ("resnet18", 64, "stage4/block2"),
+        ("vgg11", 64, "stage4"),
+        ("mobilenet_v1", 64, "stem"),
+        ("lenet5_modern", 64, "s4"),
+    ],
 )
 def test_layers_are_found_by_their_paths(name, size, layer):
-    network = create_model(name, lowering="native")
+    network = create_model(name)
     variables = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), train=False))
     layers = map_layers(network, variables, (size, size, 3))
     assert layer in layers
@@ -109,5 +114,19 @@ def test_layers_are_found_by_their_paths(name, size, layer):
 def test_an_unknown_layer_is_told(small):
     network, variables, image = small
     assert map_layers(network, variables, image.shape) == ["conv"]
-    with pytest.raises(ConfigError, match=r"--layer 'conf': no such layer; did you mean 'conv'\?"):
+    with pytest.raises(ConfigError, match=r"layer 'conf': no such layer; did you mean 'conv'\?"):
         grad_cam(network, variables, image, 0, "conf")
+
+
+@pytest.mark.parametrize("switch", ["scan", "remat"])
+def test_layers_within_blocks_compiled_by_themselves_are_not_offered(switch):
+    network = create_model("cifar_resnet20", num_classes=4, width=0.25, lowering="native", **{switch: True})
+    variables = variables_of(network, (16, 16, 3))
+    image = jnp.asarray(RANDOM.normal(size=(16, 16, 3)), jnp.float32)
+    layers = map_layers(network, variables, image.shape)
+    assert layers[-1] == "stage3"
+    inner = "stage3/block2to3/conv1" if switch == "scan" else "stage3/block2/conv1"
+    assert inner not in layers
+    assert grad_cam(network, variables, image, 0, "stage3").shape == (4, 4)
+    with pytest.raises(ConfigError, match=r"no such layer"):
+        grad_cam(network, variables, image, 0, inner)

@@ -66,7 +66,7 @@ def test_filters_and_maps(weights, pictures, tmp_path):
     [
         ({"class_asked": "fisch"}, r"--class 'fisch': no such class; did you mean 'fish'\?"),
         ({"class_asked": "3"}, r"--class '3': no such class; known: cat, dog, fish"),
-        ({"layer": "c11"}, r"--layer 'c11': no such layer; did you mean 'c1'\?"),
+        ({"layer": "c11"}, r"layer 'c11': no such layer; did you mean 'c1'\?"),
     ],
 )
 def test_wrong_questions(weights, pictures, tmp_path, options, sentence):
