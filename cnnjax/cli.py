@@ -9,7 +9,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from cnnjax import cli_bench, cli_data, cli_explain, cli_export, cli_predict, cli_scale, cli_study, cli_weights
-from cnnjax.cli_options import Fields, Json, Overrides, Which, checkpoint_of
+from cnnjax.cli_options import ConfigFile, Fields, Json, Overrides, Which, checkpoint_of
 from cnnjax.errors import CnnjaxError, CnnjaxWarning, ConfigError
 from cnnjax.malloc import keep_freed_memory
 
@@ -66,9 +66,7 @@ def _show_warning(
 
 @app.command()
 def train(
-    config: Annotated[
-        Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/train/lenet5_digits.yaml.")
-    ],
+    config: ConfigFile,
     overrides: Overrides = None,
     run_dir: Annotated[Path | None, typer.Option(help="Run folder; by default runs/NAME-HASH.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Continue a run although the config has changed.")] = False,

@@ -6,12 +6,9 @@ from typing import Annotated
 
 import typer
 
-from cnnjax.cli_options import Json, Overrides
+from cnnjax.cli_options import ConfigFile, Json, Overrides
 
 app = typer.Typer(no_args_is_help=True, help="Look at a config's data: how much of what there is, and its changes.")
-ConfigFile = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/train/lenet5_digits.yaml.")
-]
 
 
 @app.command()
@@ -23,7 +20,10 @@ def show(config: ConfigFile, overrides: Overrides = None, as_json: Json = False)
     from cnnjax.train.preview import describe_data
 
     described = describe_data(load(load_config(config, overrides or []).data))
-    print(json.dumps(described)) if as_json else print_data(described)
+    if as_json:
+        print(json.dumps(described))
+    else:
+        print_data(described)
 
 
 @app.command()

@@ -6,14 +6,12 @@ from typing import Annotated
 
 import typer
 
-from cnnjax.cli_options import Json, Which, checkpoint_of
+from cnnjax.cli_options import ImageFiles, Json, RunOrWeights, Which, checkpoint_of
 
 
 def explain(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run folder, or a file of `cnnjax weights import` or `export`.")
-    ],
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Picture files of any size and mode.")],
+    run: RunOrWeights,
+    images: ImageFiles,
     out: Annotated[Path, typer.Option(help="The folder of the pictures.")] = Path("explained"),
     asked: Annotated[
         str | None, typer.Option("--class", help="Its name or number; by default each image's likeliest.")

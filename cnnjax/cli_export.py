@@ -6,14 +6,12 @@ from typing import Annotated
 
 import typer
 
-from cnnjax.cli_options import Json, Which, checkpoint_of
+from cnnjax.cli_options import Json, RunOrWeights, Which, checkpoint_of
 from cnnjax.errors import ConfigError
 
 
 def export(
-    source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="A run folder, or a file of `cnnjax weights import` or `export`.")
-    ],
+    run: RunOrWeights,
     out: Annotated[
         Path,
         typer.Argument(
@@ -40,7 +38,7 @@ def export(
         require_peer(peer)
         if fold or out.suffix == ENDING:
             raise ConfigError(f"--as {peer}: another library's file has its batch normalisation, and is no program")
-    weights = find_weights(source, which)
+    weights = find_weights(run, which)
     weights = fold_batch_norm(weights) if fold else weights
     told = {"out": str(out), "model": weights.model, "as": peer, "origin": weights.origin}
     if out.suffix == ENDING:

@@ -1,11 +1,19 @@
 """Options and arguments that several commands share."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cnnjax.errors import ConfigError
 
+ConfigFile = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/train/lenet5_digits.yaml.")
+]
+RunOrWeights = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder, or a file of `cnnjax weights import` or `export`.")
+]
+ImageFiles = Annotated[list[str], typer.Argument(metavar="IMAGE", help="Picture files of any size and mode.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as schedule.learning_rate=0.1.")
 ]

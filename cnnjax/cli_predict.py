@@ -7,15 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from cnnjax.cli_options import Json, Which, checkpoint_of
+from cnnjax.cli_options import ImageFiles, Json, RunOrWeights, Which, checkpoint_of
 from cnnjax.errors import ConfigError
 
 
 def predict(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run folder, or a file of `cnnjax weights import` or `export`.")
-    ],
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Picture files of any size and mode.")],
+    run: RunOrWeights,
+    images: ImageFiles,
     top: Annotated[int | None, typer.Option(help="How many classes to show; 3 by default.", min=1)] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for masks; by default the working directory.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks that exist already.")] = False,

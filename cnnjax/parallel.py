@@ -17,8 +17,9 @@ from cnnjax.config import Config, ConvLowering, ParallelConfig
 from cnnjax.config_base import expanded
 from cnnjax.errors import ConfigError, RunError
 from cnnjax.ops.onednn import CompilerOptions, compiler_options, resolve
+from cnnjax.train.metrics import Batch, Metrics
 from cnnjax.train.state import TrainState
-from cnnjax.train.step import Batch, BatchAxis, EvalStep, Metrics, TrainStep
+from cnnjax.train.step import BatchAxis, EvalStep, TrainStep
 
 _AXIS, _SEEDS = "data", "seeds"
 

@@ -16,8 +16,9 @@ from cnnjax.data.loader import Shard, train_batches
 from cnnjax.data.sources import load
 from cnnjax.parallel import Executor, make_executor
 from cnnjax.train.loop import train_task
+from cnnjax.train.metrics import Batch
 from cnnjax.train.reporting import Reporter
-from cnnjax.train.step import Batch, TrainStep
+from cnnjax.train.step import TrainStep
 from cnnjax.train.task import DataFacts, Task, make_task
 
 

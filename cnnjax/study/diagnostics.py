@@ -16,8 +16,9 @@ from cnnjax.nn.network import Network
 from cnnjax.ops.local_response import AFTER, BEFORE
 from cnnjax.parallel import Executor, to_host
 from cnnjax.train.init_from import first_state
+from cnnjax.train.metrics import Batch
 from cnnjax.train.state import TrainState
-from cnnjax.train.step import Batch, normalize, predict
+from cnnjax.train.step import normalize, predict
 from cnnjax.train.task import Task, make_step
 
 _EXAMPLES = 256

@@ -13,14 +13,14 @@ import numpy as np
 
 from cnnjax.data.examples import Datasets
 from cnnjax.data.loader import EvalBatches, Shard
-from cnnjax.data.sources import load
 from cnnjax.train.eval_figures import draw_confusion, draw_worst, draw_worst_masks
-from cnnjax.train.evaluation import evaluate, load_state
+from cnnjax.train.evaluation import Evaluation
 from cnnjax.train.html_page import write_html
-from cnnjax.train.run_folder import Record, not_written, read_config, read_facts
+from cnnjax.train.metrics import crop_labels
+from cnnjax.train.run_folder import Record, not_written
 from cnnjax.train.state import TrainState
-from cnnjax.train.step import crop_labels, normalize, predict
-from cnnjax.train.task import Task, make_task
+from cnnjax.train.step import normalize, predict
+from cnnjax.train.task import Task
 
 WORST = 24
 """So many examples are shown."""
@@ -61,30 +61,35 @@ def write_eval_report(run_dir: str | Path, folder: Path, *, checkpoint: str | in
         RunError: the run cannot be read, or the folder not be written.
         DataError: the data cannot be read.
     """
-    run_dir = Path(run_dir)
-    result = evaluate(run_dir, checkpoint=checkpoint)
-    config, facts = read_config(run_dir), read_facts(run_dir)
-    task, data = make_task(config, facts), load(config.data)
-    answer = _make_answer(task, load_state(run_dir, task, checkpoint))
+    opened = Evaluation.open(run_dir, checkpoint)
+    task, data, result = opened.task, opened.data, opened.evaluate()
+    if opened.executor.process_index:  # one of a job's processes writes
+        return result
+    answer = _make_answer(task, opened.state)
     answers = collect_answers(answer, task, data)
     worst = np.argsort(-answers.losses, kind="stable")[:WORST]
-    names = facts.class_names
+    names = task.facts.class_names
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if len(names) <= MOST_CLASSES:
             draw_confusion(answers.confusion, names, folder / "confusion.png")
         shown = data.test.read(answers.numbers[worst])
-        if facts.segmentation:
+        if task.facts.segmentation:
             labels, found, *_ = map(np.asarray, answer({"image": shown.images, "label": shown.labels}))
             draw_worst_masks(shown.images, labels, found, answers.losses[worst], names, folder / "worst.png")
         else:
             draw_worst(shown.images, [_caption(answers, index, names) for index in worst], folder / "worst.png")
             _write_predictions(folder / "predictions.csv", answers, names)
-        raw = {**result, "run_dir": run_dir.name, "classes": list(names), "confusion": answers.confusion.tolist()}
+        raw = {
+            **result,
+            "run_dir": opened.run_dir.name,
+            "classes": list(names),
+            "confusion": answers.confusion.tolist(),
+        }
         (folder / "results.json").write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
-        text = "\n".join(_page(config.name, raw, facts.segmentation))
+        text = "\n".join(_page(task.config.name, raw, task.facts.segmentation))
         (folder / "README.md").write_text(text, encoding="utf-8")
-        write_html(text, config.name, folder, folder / "index.html")
+        write_html(text, task.config.name, folder, folder / "index.html")
     except OSError as error:
         raise not_written(folder, error) from None
     return result
@@ -100,7 +105,8 @@ def collect_answers(answer: Answer, task: Task, data: Datasets) -> Answers:
         batch = batches[index]
         good = np.flatnonzero(batch["mask"] > 0)
         labels, found, probabilities, losses = (np.asarray(each)[good] for each in answer(batch))
-        np.add.at(confusion, (labels.ravel(), found.ravel()), 1)
+        pairs = labels.ravel().astype(np.int64) * classes + found.ravel()
+        confusion += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
         if task.facts.segmentation:
             labels, found = np.zeros((2, len(good), 0), int)
         kept.append((index * size + good, labels, found, probabilities, losses))

@@ -3,6 +3,7 @@
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from scipy import stats
 
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.config import Config, ParallelConfig
-from cnnjax.data.examples import Examples
+from cnnjax.data.examples import Datasets, Examples
 from cnnjax.data.loader import Shard, eval_batches
 from cnnjax.data.sources import load
 from cnnjax.errors import CnnjaxWarning, RunError
@@ -36,22 +37,48 @@ def evaluate(run_dir: str | Path, *, checkpoint: str | int = "last") -> Record:
         accuracy_interval: Wilson's 95 % interval, the uncertainty that the number of held-out examples leaves. Of a
         segmentation, whose pixels are not independent, mean_iou and class_iou (in the order of the classes) instead.
     """
-    config = read_config(Path(run_dir))
-    join_processes(ParallelConfig())  # those of this job, not those that trained
-    executor = make_eval_executor(config)
-    data, facts = load(config.data), read_facts(Path(run_dir))
-    if DataFacts.of(data) != facts:
-        raise RunError(f"the data is not what {run_dir} was trained on (see its {DATA}); restore it to evaluate")
-    task = make_task(config, facts, axis=executor.axis, lowering=executor.lowering)
-    state = load_state(Path(run_dir), task, checkpoint)
-    eval_step = executor.compile_eval(task.eval_step)
-    records = evaluate_state(config, data.test, executor, eval_step, executor.put_state(state), int(state.step))
-    record = records[-1]
-    if facts.segmentation:
-        return {"run_dir": str(run_dir), **record}
-    correct = round(record["accuracy"] * record["examples"])
-    low, high = stats.binomtest(correct, record["examples"]).proportion_ci(method="wilson")
-    return {"run_dir": str(run_dir), **record, "accuracy_interval": [float(low), float(high)]}
+    return Evaluation.open(run_dir, checkpoint).evaluate()
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A run's weights bound to its data and to this job's devices."""
+
+    run_dir: Path
+    task: Task
+    data: Datasets
+    executor: Executor
+    state: TrainState
+    """On the host."""
+
+    @classmethod
+    def open(cls, run_dir: str | Path, checkpoint: str | int = "last") -> "Evaluation":
+        """Loads the data and the weights.
+
+        Raises:
+            RunError: the run or the checkpoint cannot be read, or the data is not what it was trained on.
+            DataError: the data cannot be read.
+        """
+        run_dir = Path(run_dir)
+        config = read_config(run_dir)
+        join_processes(ParallelConfig())  # those of this job, not those that trained
+        executor = make_eval_executor(config)
+        data, facts = load(config.data), read_facts(run_dir)
+        if DataFacts.of(data) != facts:
+            raise RunError(f"the data is not what {run_dir} was trained on (see its {DATA}); restore it to evaluate")
+        task = make_task(config, facts, axis=executor.axis, lowering=executor.lowering)
+        return cls(run_dir, task, data, executor, load_state(run_dir, task, checkpoint))
+
+    def evaluate(self) -> Record:
+        """What the function `evaluate` returns."""
+        eval_step, state = self.executor.compile_eval(self.task.eval_step), self.executor.put_state(self.state)
+        step = int(self.state.step)
+        record = evaluate_state(self.task.config, self.data.test, self.executor, eval_step, state, step)[-1]
+        if self.task.facts.segmentation:
+            return {"run_dir": str(self.run_dir), **record}
+        correct = round(record["accuracy"] * record["examples"])
+        low, high = stats.binomtest(correct, record["examples"]).proportion_ci(method="wilson")
+        return {"run_dir": str(self.run_dir), **record, "accuracy_interval": [float(low), float(high)]}
 
 
 def load_state(run_dir: Path, task: Task, checkpoint: str | int = "last") -> TrainState:

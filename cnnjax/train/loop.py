@@ -23,6 +23,8 @@ from cnnjax.train.reporting import Clock, Reporter, Sums
 from cnnjax.train.run_folder import (
     CHECKPOINTS,
     CURVE,
+    INIT_FROM,
+    RESULT,
     Record,
     RunFolder,
     default_run_dir,
@@ -199,6 +201,8 @@ class Training:
             if self.task.config.init_from is not None:
                 state, told = load_into(state, self.task.config.init_from)
                 self.reporter.message(f"init_from: {describe(told)}")
+                if self.folder is not None:
+                    self.folder.write(INIT_FROM, told)
         if self.folder is not None:
             self.folder.adopt(self.task.config, self.task.facts)
             self.folder.rewind(step)
@@ -304,7 +308,7 @@ class Training:
             result["mean_iou"] = evaluated[-1]["mean_iou"]
         # A run that was killed between its last checkpoint and this has none, or that of an earlier stop.
         if self.folder is not None and (trained_now or self.folder.result_step() != step):
-            self.folder.write_result(result)
+            self.folder.write(RESULT, result)
         return result
 
 

@@ -18,7 +18,7 @@ from cnnjax.train.environment import environment
 from cnnjax.train.reporting import Record
 from cnnjax.train.task import DataFacts
 
-CONFIG, DATA, HISTORY, ENVIRONMENT, CHECKPOINTS, CURVE, RESULT = (
+CONFIG, DATA, HISTORY, ENVIRONMENT, CHECKPOINTS, CURVE, RESULT, INIT_FROM = (
     "config.yaml",
     "data.json",
     "metrics.jsonl",
@@ -26,6 +26,7 @@ CONFIG, DATA, HISTORY, ENVIRONMENT, CHECKPOINTS, CURVE, RESULT = (
     "checkpoints",
     "learning_curve.png",
     "result.json",
+    "init_from.json",
 )
 _LOCK = ".cnnjax.lock"
 
@@ -139,12 +140,12 @@ class RunFolder:
         except OSError as error:
             raise not_written(self.path / HISTORY, error) from None
 
-    def write_result(self, result: Record) -> None:
-        """Keeps what `fit` returns; RunError where it cannot be written."""
+    def write(self, name: str, record: Record) -> None:
+        """Keeps facts in a file of that name, RESULT what `fit` returns; RunError where it cannot be written."""
         try:
-            write_whole(self.path / RESULT, json.dumps(result, indent=1) + "\n")
+            write_whole(self.path / name, json.dumps(record, indent=1) + "\n")
         except OSError as error:
-            raise RunError(f"{self.path / RESULT} cannot be written: {error.strerror}; make room") from None
+            raise RunError(f"{self.path / name} cannot be written: {error.strerror}; make room") from None
 
     def result_step(self) -> int | None:
         """The step that the kept result is of; None where there is none that can be read."""

@@ -1,7 +1,7 @@
 """The training and evaluation steps as pure functions; `parallel` decides how they run."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,14 +19,9 @@ from cnnjax.nn.norm import BatchAveraging
 from cnnjax.ops.conv import CONVOLUTION
 from cnnjax.train.freezing import IsFrozen, frozen_norms, keep_frozen, stop_gradients
 from cnnjax.train.losses import LossFunction
-from cnnjax.train.reporting import CLASS_IOU
+from cnnjax.train.metrics import Batch, Metrics, batch_metrics, example_losses, masked_sum
 from cnnjax.train.state import TrainState
 
-Batch = Mapping[str, jax.Array]
-"""image (batch, height, width, channels) uint8, label (batch,) or (batch, height, width) int32, mask (batch,) float32:
-0 marks padding; epoch and index (batch,) int32 where `augment` needs them."""
-Metrics = dict[str, tuple[jax.Array, jax.Array]]
-"""name -> (sum, count), to be divided once, on the host."""
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 EvalStep = Callable[[ArrayTree, ArrayTree, Batch], Metrics]
 Remat = Literal["none", "full", "keep_products"]
@@ -108,11 +103,11 @@ def make_train_step(
         if is_frozen is not None:
             params = stop_gradients(params, is_frozen)
         outputs, new_stats = forward(params, batch_stats, _inputs(batch, mean, std), key)
-        metrics = _metrics(outputs, batch, loss)
+        metrics = batch_metrics(outputs, batch, loss)
         objective = metrics["loss"][0]
         if outputs.aux:
-            losses = sum((_losses(logits, batch, loss) for logits in outputs.aux.values()), jnp.zeros(()))
-            auxiliary = _masked_sum(losses, batch)
+            losses = sum((example_losses(logits, batch, loss) for logits in outputs.aux.values()), jnp.zeros(()))
+            auxiliary = masked_sum(losses, batch)
             metrics["auxiliary_loss"] = (auxiliary, metrics["loss"][1])
             objective += auxiliary_weight * auxiliary
         return objective / examples, (metrics, new_stats)
@@ -197,7 +192,7 @@ def make_eval_step(
 
     def eval_step(params: ArrayTree, batch_stats: ArrayTree, batch: Batch) -> Metrics:
         outputs = predict(network, params, batch_stats, _inputs(batch, mean, std))
-        return axis.sum(_metrics(outputs, batch, loss))
+        return axis.sum(batch_metrics(outputs, batch, loss))
 
     return eval_step
 
@@ -235,53 +230,6 @@ def _rematerialised(forward: Callable[..., Any], remat: Remat) -> Callable[..., 
 
 def _keep_products(primitive: Any, *_: Any, **parameters: Any) -> bool:
     return primitive.name in ("conv_general_dilated", "dot_general") or parameters.get("name") == CONVOLUTION
-
-
-def _metrics(outputs: Outputs, batch: Batch, loss: LossFunction) -> Metrics:
-    logits, labels, count = outputs.logits, batch["label"], batch["mask"].sum()
-    metrics = {"loss": (_masked_sum(_losses(logits, batch, loss), batch), count)}
-    if "share" in batch:
-        labels = jnp.where(batch["share"] < 0.5, batch["other_label"], labels)
-    if logits.ndim == 4:
-        labels = crop_labels(labels, logits.shape[1:3])
-    correct = (logits.argmax(-1) == labels).astype(jnp.float32)
-    metrics["accuracy"] = (_masked_sum(_per_example(correct), batch), count)
-    if logits.ndim == 4:
-        chosen = logits.argmax(-1)
-        for index in range(logits.shape[-1]):
-            found, true = chosen == index, labels == index
-            both, either = (_masked_sum(pixels.sum((1, 2)), batch) for pixels in (found & true, found | true))
-            metrics[f"{CLASS_IOU}{index}"] = (both, either)
-    return metrics
-
-
-def _losses(logits: jax.Array, batch: Batch, loss: LossFunction) -> jax.Array:
-    """(batch,): each example's loss, the mean over its pixels where there is a label for each.
-
-    Where labels are mixed, that of either label by its share.
-    """
-    labels = batch["label"]
-    if logits.ndim == 4:
-        labels = crop_labels(labels, logits.shape[1:3])
-        return _per_example(loss(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)).reshape(labels.shape))
-    if "share" not in batch:
-        return loss(logits, labels)
-    return batch["share"] * loss(logits, labels) + (1 - batch["share"]) * loss(logits, batch["other_label"])
-
-
-def _per_example(values: jax.Array) -> jax.Array:
-    return values.reshape(len(values), -1).mean(-1)
-
-
-def _masked_sum(values: jax.Array, batch: Batch) -> jax.Array:
-    # A masked example's value may be anything, NaN included: choose, do not multiply.
-    return jnp.where(batch["mask"] > 0, values, 0).astype(jnp.float32).sum()
-
-
-def crop_labels(labels: jax.Array, size: tuple[int, ...]) -> jax.Array:
-    """The middle of the labels, for a network without padding, whose output is smaller than its input."""
-    top, left = ((whole - part) // 2 for whole, part in zip(labels.shape[1:], size, strict=True))
-    return labels[:, top : top + size[0], left : left + size[1]]
 
 
 def _micro_batches(batch: Batch, parts: int, unit: int) -> dict[str, jax.Array]:

@@ -38,8 +38,12 @@ def test_body_is_kept_and_head_is_new(first, tmp_path):
     assert outcome.code == 0, outcome.err
     assert "init_from: " in outcome.out
     assert "; output/bias, output/kernel start anew" in outcome.out
+    told = json.loads((tmp_path / "run" / "init_from.json").read_text())
+    assert (told["new"], told["unused"]) == (["output/bias", "output/kernel"], [])
+    assert told["origin"] == "step 4 of run small"
     before, after = (run_weights(run).arrays for run in (first[1], tmp_path / "run"))
     assert set(before) == set(after)
+    assert told["loaded"] == len(before) - 2
     for name in before:
         if not name.startswith("output/"):
             np.testing.assert_array_equal(before[name], after[name], err_msg=name)
