@@ -95,9 +95,12 @@ def in_threads(function: Callable[[int], None], items: Sequence[int]) -> None:
         for item in items:
             function(item)
         return
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         for future in [pool.submit(function, item) for item in items]:
             future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def in_memory(examples: FileExamples) -> Examples:
