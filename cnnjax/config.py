@@ -79,6 +79,8 @@ class OptimizerConfig(Section):
     """Largest absolute value of a gradient's entry."""
     accumulate: PositiveInt = 1
     """Micro-batches that one step's batch is cut into; the gradient is that of the whole batch."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """The learning rate of each layer (stem, stage1, ..., head) times that of the one after it; the last has all."""
 
 
 class ScheduleBase(Section):
@@ -153,6 +155,16 @@ class LenetMapLoss(Section):
 Loss = Annotated[CrossEntropyLoss | LenetMapLoss, Field(discriminator="kind")]
 
 
+class Phase(Section):
+    """What is trained, and how fast, from some point of the training; the optimizer's state goes on."""
+
+    start: Duration
+    freeze: tuple[str, ...] = ()
+    """Patterns as of `train.freeze`, in their place; by default everything trains."""
+    learning_rate_factor: PositiveFloat = 1.0
+    """Of what the schedule says."""
+
+
 class TrainConfig(Section):
     """How long, with which loss and in which arithmetic."""
 
@@ -169,6 +181,8 @@ class TrainConfig(Section):
     freeze: tuple[str, ...] = ()
     """Patterns of parameters that stay as they are; the last that fits decides, and `!` lets a name train again:
     ["*", "!head/*"] trains the head alone. BatchNorm that is frozen uses its running statistics, and keeps them."""
+    phases: tuple[Phase, ...] = ()
+    """Changes of what is frozen, one after the other: [{start: {epochs: 5}, learning_rate_factor: 0.05}]."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of the moving average of weights and batch statistics; null for none."""
 

@@ -119,7 +119,11 @@ def _bare_rate(task: Task, data: Any, executor: Executor, steps: int) -> float:
     batches = train_batches(
         data.train, batch_size=batch_size, seed=0, shard=Shard(), put=executor.put_batch, prefetch=0
     )
-    step, state, batch = executor.compile_train(task.train_step), executor.put_state(task.init_state()), next(batches)
+    step, state, batch = (
+        executor.compile_train(task.train_steps[0]),
+        executor.put_state(task.init_state()),
+        next(batches),
+    )
     state, metrics = step(state, batch)
     jax.block_until_ready(metrics)
     start = time.perf_counter()

@@ -1,6 +1,6 @@
 """What every network has in common: the fields that training sets, and what a call returns."""
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import flax
 import jax
@@ -109,3 +109,24 @@ class ConvNetwork(Network, kw_only=True):
     def repeats(self, published: int) -> int:
         """A published number of blocks times `depth`."""
         return round_repeats(published, self.depth)
+
+
+def layer_names(network: Network, input_shape: tuple[int, int, int]) -> list[str]:
+    """The network's own modules that have parameters (stem, stage1, ..., head), from the images to the logits.
+
+    Args:
+        input_shape: (height, width, channels) of one image.
+    """
+    called: dict[str, None] = {}
+
+    def note(call: Any, arguments: Any, keywords: Any, context: nn.module.InterceptorContext) -> Any:
+        if context.module.path:
+            called[context.module.path[0]] = None
+        return call(*arguments, **keywords)
+
+    def init() -> Any:
+        return network.init(jax.random.key(0), jnp.zeros((1, *input_shape)), train=False)
+
+    with nn.intercept_methods(note):
+        params = jax.eval_shape(init)["params"]
+    return [name for name in called if name in params]

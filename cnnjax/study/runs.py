@@ -183,8 +183,8 @@ class _Doing:
         for run in runs:
             (run.path / FAILURE).unlink(missing_ok=True)
         since, tasks = time.perf_counter(), [task.with_seed(run.seed) for run in runs]
-        step = compile_together(task, executor, way, len(runs))
-        results = train_together(tasks, data, executor, [run.path for run in runs], way, step)
+        steps = compile_together(task, executor, way, len(runs))
+        results = train_together(tasks, data, executor, [run.path for run in runs], way, steps)
         if results is None:  # they were interrupted at different steps
             return all(self._train(task, data, executor, tools, run) for run in runs)
         seconds = (time.perf_counter() - since) / len(runs)

@@ -42,17 +42,19 @@ def on_one_device(config: Config) -> Config:
     return config.model_copy(update={"parallel": config.parallel.model_copy(update={"devices": 1, "executor": "jit"})})
 
 
-def compile_together(task: Task, executor: Executor, way: Way, seeds: int) -> Step:
-    """The training step for stacked states and batches, whose leading axis is the seed; the states are donated."""
-    one_by_one = _one_by_one(task.train_step)
-    function = {
-        "vmap": jax.vmap(task.train_step),
-        "map": one_by_one,
-        "devices": over_devices(one_by_one, devices_for(seeds)),
-    }[way]
+def compile_together(task: Task, executor: Executor, way: Way, seeds: int) -> list[Step]:
+    """The training step of each phase for stacked states and batches, whose leading axis is the seed.
+
+    The states are donated.
+    """
+
+    def of_all(step: Step) -> Step:
+        if way == "vmap":
+            return jax.vmap(step)
+        return _one_by_one(step) if way == "map" else over_devices(_one_by_one(step), devices_for(seeds))
+
     options = compiler_options(executor.lowering, jax.default_backend())
-    compiled: Step = jax.jit(function, donate_argnums=0, compiler_options=options)
-    return compiled
+    return [jax.jit(of_all(step), donate_argnums=0, compiler_options=options) for step in task.train_steps]
 
 
 def _one_by_one(step: Step) -> Step:
@@ -82,13 +84,13 @@ def stack(trees: Sequence[Any], way: Way) -> Any:
 
 
 def train_together(
-    tasks: Sequence[Task], data: Datasets, executor: Executor, paths: Sequence[Path], way: Way, step_of: Step
+    tasks: Sequence[Task], data: Datasets, executor: Executor, paths: Sequence[Path], way: Way, steps: Sequence[Step]
 ) -> list[Record | TrainingError] | None:
     """Trains runs that differ in their seed alone, each in its own folder.
 
     Args:
         tasks: of `on_one_device`; the executor is theirs.
-        step_of: what `compile_together` made for as many seeds.
+        steps: what `compile_together` made for as many seeds.
 
     Returns:
         What `fit` would return for each, or why it failed; None if they are not at the same step, and so cannot be
@@ -112,7 +114,7 @@ def train_together(
         begun = [training.start_or_resume(own) for training, own in zip(trainings, batches, strict=True)]
         if len({step for _, step in begun}) > 1:
             return None
-        group = _Group(trainings, batches, way, step_of)
+        group = _Group(trainings, batches, way, steps)
         return group.train(stack([state for state, _ in begun], way), begun[0][1])
 
 
@@ -121,7 +123,8 @@ class _Group:
     trainings: list[Training]
     batches: list[Any]
     way: Way
-    step_of: Step
+    steps: Sequence[Step]
+    """One for each phase."""
 
     def train(self, states: Any, step: int) -> list[Record | TrainingError]:
         """The loop of `Training.train`, for all of them; one that fails is left out of everything but the step."""
@@ -130,7 +133,8 @@ class _Group:
         clock, stopping = Clock(step), False
         with termination() as asked:
             while step < task.total_steps and not stopping:
-                states, metrics = self.step_of(states, stack([next(own) for own in self.batches], self.way))
+                batches = stack([next(own) for own in self.batches], self.way)
+                states, metrics = self.steps[task.phase_after(step)](states, batches)
                 step += 1
                 stacked = jax.tree.map(np.asarray, metrics)
                 log, evaluation, save = due_at(task, step)
@@ -188,7 +192,7 @@ def time_ways(task: Task, data: Datasets, executor: Executor, seeds: int, repeat
         TrainBatches(data.train, batch_size=task.config.data.batch_size, seed=seed, shard=Shard())[0]
         for seed in range(seeds)
     ]
-    one = executor.compile_train(task.train_step)
+    one = executor.compile_train(task.train_steps[0])
 
     def separate(states: Any, batches: Any) -> tuple[Any, Any]:
         results = [one(state, executor.put_batch(batch)) for state, batch in zip(states, batches, strict=True)]
@@ -198,7 +202,7 @@ def time_ways(task: Task, data: Datasets, executor: Executor, seeds: int, repeat
         initial = [executor.copy_state(executor.put_state(each.init_state())) for each in tasks]
         if way == "separate":
             return initial, lambda states: separate(states, batches)
-        together, stacked = compile_together(task, executor, way, seeds), stack(batches, way)
+        together, stacked = compile_together(task, executor, way, seeds)[0], stack(batches, way)
         return stack(initial, way), lambda states: together(states, stacked)
 
     states: dict[Timed, Any] = {}

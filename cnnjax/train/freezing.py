@@ -46,12 +46,12 @@ def check_patterns(patterns: Sequence[str], names: Iterable[str], entry: str) ->
             raise ConfigError(f"{entry}: no parameter's name fits '{pattern}'; {near}")
 
 
-def check_frozen(patterns: Sequence[str], network: Network, input_shape: tuple[int, int, int]) -> None:
-    """ConfigError where a pattern fits nothing, or all parameters are frozen."""
+def check_frozen(patterns: Sequence[str], network: Network, input_shape: tuple[int, int, int], entry: str) -> None:
+    """ConfigError, which names the config's `entry`, where a pattern fits nothing, or all parameters are frozen."""
     shapes = shapes_of(network, input_shape)
-    check_patterns(patterns, flatten(shapes), "train.freeze")
+    check_patterns(patterns, flatten(shapes), entry)
     if all(map(frozen_by(patterns), flatten({"params": shapes["params"]}))):
-        raise ConfigError("train.freeze: nothing is left to train; let some in again, such as !head/*")
+        raise ConfigError(f"{entry}: nothing is left to train; let some in again, such as !head/*")
 
 
 def stop_gradients(params: ArrayTree, is_frozen: IsFrozen) -> ArrayTree:

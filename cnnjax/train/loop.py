@@ -133,7 +133,7 @@ class Training:
     def train(self) -> Record:
         """From the newest checkpoint, or from the start, to the end of the run."""
         task, config = self.task, self.task.config
-        train_step = self.executor.compile_train(task.train_step)
+        train_steps = [self.executor.compile_train(train_step) for train_step in task.train_steps]
         batches = train_batches(
             self.data.train,
             batch_size=config.data.batch_size,
@@ -153,7 +153,7 @@ class Training:
         first = step + 1
         with termination() as asked:
             while step < task.total_steps and not stopped:
-                state, metrics = train_step(state, next(batches))
+                state, metrics = train_steps[task.phase_after(step)](state, next(batches))
                 step += 1
                 if step == first:
                     jax.block_until_ready(metrics)

@@ -1,7 +1,7 @@
 """Any optax optimizer by name, with its own arguments checked; schedules; which parameters decay."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -60,14 +60,17 @@ def check_optimizer(config: OptimizerConfig) -> None:
         _check_argument(f"optimizer.args.{name}", value, allowed[name])
 
 
-def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule | float) -> optax.GradientTransformation:
-    """Clipping, then weight decay, then the named optimizer.
+def make_optimizer(
+    config: OptimizerConfig, schedule: optax.Schedule | float, layers: Sequence[str] = ()
+) -> optax.GradientTransformation:
+    """Clipping, then weight decay, then the named optimizer, then each layer's part of the learning rate.
 
     Weight decay is the optimizer's own where it has one with a mask (decoupled: adamw, lion, lamb...), else it is
     added to the gradient (L2 regularisation, as in SGD).
 
     Args:
         schedule: learning rate by step, or a constant one.
+        layers: names of the network's own modules from the images to the logits, for `layer_decay`.
 
     Raises:
         ConfigError: optax has no such optimizer, it takes no such arguments, or no learning rate that changes.
@@ -76,7 +79,7 @@ def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule | float) ->
     if callable(schedule) and config.name in _CONSTANT_RATE:
         raise ConfigError(
             f"optimizer.name: optax.{config.name} takes a constant learning rate only; "
-            "set schedule.kind=constant and schedule.warmup=null"
+            "set schedule.kind=constant, schedule.warmup=null, and no learning_rate_factor in train.phases"
         )
     parameters = inspect.signature(getattr(optax, config.name)).parameters
     decay = next((name for name in _DECAYS if name in parameters), None)
@@ -98,7 +101,24 @@ def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule | float) ->
         if config.weight_decay:
             before.append(optax.add_decayed_weights(config.weight_decay, mask=mask_function))
     make: Callable[..., optax.GradientTransformation] = getattr(optax, config.name)
-    return optax.chain(*before, make(schedule, **args))
+    after = [scale_by_layer(config.layer_decay, layers)] if config.layer_decay < 1 else []
+    return optax.chain(*before, make(schedule, **args), *after)
+
+
+def scale_by_layer(decay: float, layers: Sequence[str]) -> optax.GradientTransformation:
+    """Layer-wise learning-rate decay (Howard and Ruder 2018, arXiv:1801.06146; Bao et al. 2021, arXiv:2106.08254).
+
+    Multiplies the last layer's updates by 1, those of the one before by `decay`, of the one before that by its square.
+
+    Args:
+        layers: the top-level names of the parameters, first to last.
+    """
+    factors = {name: decay**distance for distance, name in enumerate(reversed(layers))}
+
+    def scale(updates: ArrayTree, params: ArrayTree | None) -> ArrayTree:
+        return {name: jax.tree.map(lambda leaf, by=factors[name]: leaf * by, tree) for name, tree in updates.items()}
+
+    return optax.stateless(scale)
 
 
 def decayed(params: ArrayTree) -> ArrayTree:
@@ -133,6 +153,24 @@ def make_schedule(config: Schedule, total_steps: int, steps_per_epoch: int, batc
     # The first update already moves: peak / warmup, 2 * peak / warmup, ... peak.
     rise = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
     return optax.join_schedules([rise, main], [warmup])
+
+
+def in_phases(schedule: optax.Schedule | float, factors: Mapping[int, float]) -> optax.Schedule | float:
+    """The schedule times the factor of the phase that a step is in.
+
+    Args:
+        factors: by the step with which a phase begins; before the first it is 1.
+    """
+    if all(factor == 1 for factor in factors.values()):
+        return schedule
+    starts = jnp.array(sorted(factors))
+    values = jnp.array([1.0, *(factors[start] for start in sorted(factors))])
+
+    def scaled(step: jax.Array | int) -> jax.Array:
+        rate = schedule(step) if callable(schedule) else schedule
+        return rate * values[jnp.searchsorted(starts, jnp.asarray(step), side="right")]
+
+    return scaled
 
 
 def _step_schedule(config: StepSchedule, warmup: int, steps_per_epoch: int, batch_size: int) -> optax.Schedule:

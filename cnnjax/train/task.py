@@ -1,6 +1,7 @@
 """From a config to the objects that train it: network, optimizer and the two pure steps."""
 
-from collections.abc import Callable
+import bisect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,10 +15,10 @@ from cnnjax.data.examples import Datasets
 from cnnjax.data.loader import steps_per_epoch
 from cnnjax.errors import ConfigError
 from cnnjax.models import check_args, create_model, get_variant
-from cnnjax.nn.network import Network
+from cnnjax.nn.network import Network, layer_names
 from cnnjax.train.freezing import check_frozen, frozen_by
 from cnnjax.train.losses import make_loss
-from cnnjax.train.optimizer import check_optimizer, make_optimizer, make_schedule
+from cnnjax.train.optimizer import check_optimizer, in_phases, make_optimizer, make_schedule
 from cnnjax.train.state import TrainState, make_init
 from cnnjax.train.step import BatchAxis, EvalStep, TrainStep, batch_averaging, make_eval_step, make_train_step
 
@@ -57,10 +58,17 @@ class Task:
     schedule: optax.Schedule | float
     total_steps: int
     steps_per_epoch: int
-    train_step: TrainStep
+    train_steps: tuple[TrainStep, ...]
+    """One for each phase of the training."""
+    phase_starts: tuple[int, ...]
+    """The step after which each phase but the first begins."""
     eval_step: EvalStep
     initialize: Callable[[int], TrainState]
     """From a seed to the state before the first step."""
+
+    def phase_after(self, step: int) -> int:
+        """Which of `train_steps` makes the next update after that many."""
+        return bisect.bisect_right(self.phase_starts, step)
 
     def with_seed(self, seed: int) -> "Task":
         """The same task with another seed; what is compiled for the one serves the other too."""
@@ -119,9 +127,14 @@ def make_task(
     check_names(config)
     per_epoch = steps_per_epoch(facts.train_examples, config.data.batch_size)
     total = config.train.duration.to_steps(per_epoch, config.data.batch_size)
-    schedule = make_schedule(config.schedule, total, per_epoch, config.data.batch_size)
-    optimizer = make_optimizer(config.optimizer, schedule)
+    starts = _phase_starts(config, total, per_epoch)
+    schedule = in_phases(
+        make_schedule(config.schedule, total, per_epoch, config.data.batch_size),
+        {start: phase.learning_rate_factor for start, phase in zip(starts, config.train.phases, strict=True)},
+    )
     network = make_network(config, len(facts.class_names), axis, lowering)
+    layers = layer_names(network, facts.input_shape) if config.optimizer.layer_decay < 1 else ()
+    optimizer = make_optimizer(config.optimizer, schedule, layers)
     if network.labels_pixels != facts.segmentation:
         given, wanted = ("pixel", "image") if network.labels_pixels else ("image", "pixel")
         raise ConfigError(
@@ -130,13 +143,34 @@ def make_task(
         )
     if network.labels_pixels and any(isinstance(entry, Mixup | CutMix) for entry in config.data.augment):
         raise ConfigError("data.augment: mixup and cutmix blend images' labels, not those of pixels; leave them out")
-    if config.train.freeze:
-        check_frozen(config.train.freeze, network, facts.input_shape)
-    train_step = make_step(config, network, optimizer, axis=axis, unroll_accumulation=unroll_accumulation)
+    phases = [("train.freeze", config.train.freeze)]
+    phases += [(f"train.phases.{number}.freeze", phase.freeze) for number, phase in enumerate(config.train.phases)]
+    for entry, patterns in phases:
+        if patterns:
+            check_frozen(patterns, network, facts.input_shape, entry)
+    train_steps = tuple(
+        make_step(config, network, optimizer, freeze=patterns, axis=axis, unroll_accumulation=unroll_accumulation)
+        for _, patterns in phases
+    )
     loss = make_loss(config.train.loss)
     eval_step = make_eval_step(network, loss, mean=config.data.mean, std=config.data.std, axis=axis)
     initialize = make_init(network, optimizer, facts.input_shape, ema=config.train.ema_decay is not None)
-    return Task(config, facts, network, optimizer, schedule, total, per_epoch, train_step, eval_step, initialize)
+    return Task(
+        config, facts, network, optimizer, schedule, total, per_epoch, train_steps, starts, eval_step, initialize
+    )  # fmt: skip
+
+
+def _phase_starts(config: Config, total_steps: int, steps_per_epoch: int) -> tuple[int, ...]:
+    starts = [phase.start.to_steps(steps_per_epoch, config.data.batch_size) for phase in config.train.phases]
+    bounds = [0, *starts, total_steps]
+    for number, start in enumerate(starts):
+        before, after = bounds[number], bounds[number + 2]
+        if not before < start < after:
+            raise ConfigError(
+                f"train.phases.{number}.start: it is step {start}, expected one between {before} and {after}, where "
+                "the phase before it began and the one after it begins, or the training ends"
+            )
+    return tuple(starts)
 
 
 def make_step(
@@ -144,10 +178,11 @@ def make_step(
     network: Network,
     optimizer: optax.GradientTransformation,
     *,
+    freeze: Sequence[str] = (),
     axis: BatchAxis = BatchAxis(),
     unroll_accumulation: bool = False,
 ) -> TrainStep:
-    """The config's training step for a network with any optimizer."""
+    """The config's training step for a network with any optimizer, in a phase that freezes what fits `freeze`."""
     return make_train_step(
         network,
         optimizer,
@@ -160,6 +195,6 @@ def make_step(
         auxiliary_weight=config.train.auxiliary_weight,
         unroll_accumulation=unroll_accumulation,
         augment=make_batch_change(config.data.augment) if config.data.augment else None,
-        is_frozen=frozen_by(config.train.freeze) if config.train.freeze else None,
+        is_frozen=frozen_by(freeze) if freeze else None,
         axis=axis,
     )
