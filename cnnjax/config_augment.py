@@ -39,6 +39,25 @@ class Flip(Section):
     """How often it is turned upside down."""
 
 
+def _of_whole(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[1] > 1:
+        raise ValueError(f"expected parts of the image, of at most 1, got {pair[1]:g}")
+    return pair
+
+
+class ResizedCrop(Section):
+    """Cuts a part of any size and aspect out of the image and brings that to the size: Inception's crop.
+
+    It is done where the image is decoded, at its own size, and so comes first. `data.fit` is for the held-out images.
+    """
+
+    kind: Literal["resized_crop"]
+    area: Annotated[PositiveFactors, AfterValidator(_of_whole)] = (0.08, 1.0)
+    """In parts of the image's."""
+    aspect: PositiveFactors = (3 / 4, 4 / 3)
+    """Width by height; its logarithm is uniform."""
+
+
 class RandomCrop(Augmentation):
     """Pads the image on all sides and cuts its size out of it again, anywhere."""
 
@@ -270,4 +289,4 @@ ImageAugmentation = (
     | Noise | Cutout | RandAugment | TrivialAugment
 )  # fmt: skip
 BatchAugmentation = Mixup | CutMix
-AnyAugmentation = Annotated[ImageAugmentation | BatchAugmentation, Field(discriminator="kind")]
+AnyAugmentation = Annotated[ResizedCrop | ImageAugmentation | BatchAugmentation, Field(discriminator="kind")]

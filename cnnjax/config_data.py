@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from cnnjax.config_augment import AnyAugmentation
+from cnnjax.config_augment import AnyAugmentation, BatchAugmentation, ImageAugmentation, ResizedCrop
 from cnnjax.config_base import Section
 
 
@@ -169,8 +169,11 @@ class DataConfig(Section):
     """Examples a step, over all devices and processes."""
     image_size: Annotated[int, Field(ge=4)] | None = 32
     """Height and width that the network sees; null keeps the source's own."""
-    fit: Literal["pad", "resize"] = "resize"
-    """How an image becomes `image_size`: a frame of zeros around a smaller one, or bilinear interpolation."""
+    fit: Literal["pad", "resize", "crop"] = "resize"
+    """How an image becomes `image_size`: a frame of zeros around a smaller one, bilinear interpolation of both sides,
+    or of the shorter side, and what then is in the middle of the longer one."""
+    shorter_side: PositiveInt | None = None
+    """For `fit: crop`, what the shorter side becomes before the middle is cut out; null for image_size."""
     augment: tuple[AnyAugmentation, ...] = ()
     """Changes of the training images, in this order; what is drawn depends on the seed, the epoch and the example."""
     mean: float | tuple[float, ...] = 0.0
@@ -179,3 +182,28 @@ class DataConfig(Section):
     """Divides them afterwards."""
     prefetch: NonNegativeInt = 2
     """Batches prepared and put on the devices ahead of the step."""
+    workers: NonNegativeInt = 0
+    """Processes that read and decode files for training; 0: threads of this one. What is read is the same."""
+
+    @property
+    def crop(self) -> ResizedCrop | None:
+        """What is done to training images where they are read."""
+        first = self.augment[0] if self.augment else None
+        return first if isinstance(first, ResizedCrop) else None
+
+    @property
+    def changes(self) -> tuple[ImageAugmentation | BatchAugmentation, ...]:
+        """What is done to them on the device."""
+        return tuple(entry for entry in self.augment if not isinstance(entry, ResizedCrop))
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if any(isinstance(entry, ResizedCrop) for entry in self.augment[1:]):
+            raise ValueError("augment: expected resized_crop first, since it is done where the image is decoded")
+        if self.shorter_side is not None and self.fit != "crop":
+            raise ValueError(f"shorter_side: it is for fit: crop, and fit is {self.fit}")
+        if self.shorter_side is not None and self.shorter_side < (self.image_size or 0):
+            raise ValueError(f"shorter_side: {self.shorter_side} is smaller than image_size {self.image_size}")
+        if self.fit == "crop" and self.image_size is None:
+            raise ValueError("fit: crop needs an image_size")
+        return self

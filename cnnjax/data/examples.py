@@ -1,10 +1,13 @@
 """What batches are drawn from: examples that are counted, and read by their numbers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from cnnjax.data.crops import Crop
+from cnnjax.data.images import crop_image, crop_mask
 from cnnjax.errors import ConfigError, DataError
 
 
@@ -37,8 +40,15 @@ class Examples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, indices: np.ndarray) -> Read:
-        """The examples with these numbers, in this order; DataError where one must be readable and is not."""
+    def read(self, indices: np.ndarray, crops: Sequence[Crop] | None = None) -> Read:
+        """The examples with these numbers, in this order.
+
+        Args:
+            crops: what is cut out of each, and stretched to its size.
+
+        Raises:
+            DataError: one must be readable and is not.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +80,15 @@ class ArrayExamples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def read(self, indices: np.ndarray) -> Read:
+    def read(self, indices: np.ndarray, crops: Sequence[Crop] | None = None) -> Read:
         """The examples with these numbers, in this order."""
-        return Read(self.images[indices], self.labels[indices], np.ones(len(indices), np.float32))
+        images, labels = self.images[indices], self.labels[indices]
+        if crops is not None:
+            size = self.image_shape[:2]
+            images = np.stack([crop_image(*each, size) for each in zip(images, crops, strict=True)])
+            if self.label_shape:
+                labels = np.stack([crop_mask(*each, size) for each in zip(labels, crops, strict=True)])
+        return Read(images, labels, np.ones(len(indices), np.float32))
 
 
 @dataclass(frozen=True)
@@ -101,9 +117,16 @@ class FirstExamples:
     def __len__(self) -> int:
         return min(self.count, len(self.examples))
 
-    def read(self, indices: np.ndarray) -> Read:
+    def read(self, indices: np.ndarray, crops: Sequence[Crop] | None = None) -> Read:
         """The examples with these numbers, in this order."""
-        return self.examples.read(indices)
+        return self.examples.read(indices, crops)
+
+
+def are_in_memory(examples: Examples) -> bool:
+    """Whether reading them is no more than indexing."""
+    while isinstance(examples, FirstExamples):
+        examples = examples.examples
+    return isinstance(examples, ArrayExamples)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 """Examples that are image files, read when they are asked for."""
 
+import multiprocessing
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from cnnjax.data.crops import Crop
 from cnnjax.data.examples import ArrayExamples, Examples, Read, require_labels
 from cnnjax.data.images import Fit, read_image, read_mask, upright_size
 from cnnjax.errors import CnnjaxWarning, DataError
@@ -25,6 +27,7 @@ class FileExamples:
     """Height and width of every image."""
     channels: int
     fit: Fit
+    shorter_side: int | None
     skip_broken: bool
     scaled_decoding: bool
     _named: set[str] = field(default_factory=set, repr=False)
@@ -48,17 +51,17 @@ class FileExamples:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def read(self, indices: np.ndarray) -> Read:
+    def read(self, indices: np.ndarray, crops: Sequence[Crop] | None = None) -> Read:
         """The files with these numbers, in this order; DataError for a broken one, unless those are skipped."""
         images = np.zeros((len(indices), *self.image_shape), np.uint8)
         labels = np.zeros((len(indices), *self.label_shape), np.int32)
         mask = np.ones(len(indices), np.float32)
 
         def read_one(place: int) -> None:
-            index = int(indices[place])
+            index, crop = int(indices[place]), None if crops is None else crops[place]
             try:
-                label = self._label(index)
-                images[place] = self._image(index)
+                label = self._label(index, crop)
+                images[place] = self._image(index, crop)
                 labels[place] = label
             except DataError as error:
                 if not self.skip_broken:
@@ -71,26 +74,27 @@ class FileExamples:
         in_threads(read_one, range(len(indices)))
         return Read(images, labels, mask)
 
-    def _image(self, index: int) -> np.ndarray:
+    def _image(self, index: int, crop: Crop | None) -> np.ndarray:
         return read_image(
-            self.paths[index], size=self.size, channels=self.channels, fit=self.fit,
-            scaled_decoding=self.scaled_decoding,
+            self.paths[index], size=self.size, channels=self.channels, fit=self.fit, shorter_side=self.shorter_side,
+            scaled_decoding=self.scaled_decoding, crop=crop,
         )  # fmt: skip
 
-    def _label(self, index: int) -> int | np.ndarray:
+    def _label(self, index: int, crop: Crop | None) -> int | np.ndarray:
         if isinstance(self.labels, np.ndarray):
             return int(self.labels[index])
-        path = self.labels[index]
+        path: str = self.labels[index]
         sizes = [upright_size(each) for each in (self.paths[index], path)]
         if sizes[0] != sizes[1]:
             image, mask = (f"{height}x{width}" for height, width in sizes)
             raise DataError(f"'{path}' is {mask}, expected the size of its image '{self.paths[index]}', {image}")
-        return require_labels(read_mask(path, size=self.size, fit=self.fit), self.classes, f"'{path}'")
+        classes = read_mask(path, size=self.size, fit=self.fit, shorter_side=self.shorter_side, crop=crop)
+        return require_labels(classes, self.classes, f"'{path}'")
 
 
 def in_threads(function: Callable[[int], None], items: Sequence[int]) -> None:
     """Calls a function that mostly waits or decodes for each item; raises what the first item in order raised."""
-    workers = min(len(items), os.cpu_count() or 1)
+    workers = min(len(items), _threads())
     if workers < 2:
         for item in items:
             function(item)
@@ -101,6 +105,13 @@ def in_threads(function: Callable[[int], None], items: Sequence[int]) -> None:
             future.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _threads() -> int:
+    """As many as there are cores for this process; one in a process that has siblings to read beside it."""
+    if multiprocessing.parent_process() is not None:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_memory(examples: FileExamples) -> Examples:

@@ -25,7 +25,9 @@ Part = tuple[Sequence[str], np.ndarray | Sequence[str]]
 """Paths, and what `FileExamples` takes as labels."""
 
 
-def load_files(source: FolderSource | ManifestSource | MasksSource, size: int, fit: Fit) -> Datasets:
+def load_files(
+    source: FolderSource | ManifestSource | MasksSource, size: int, fit: Fit, shorter_side: int | None = None
+) -> Datasets:
     """The data sets of a source of image files, which are read later unless it says `in_memory`.
 
     Raises:
@@ -35,7 +37,7 @@ def load_files(source: FolderSource | ManifestSource | MasksSource, size: int, f
     parts, names = _masked(source) if isinstance(source, MasksSource) else _labelled(source)
     train, test = (
         FileExamples(
-            paths, labels, len(names), size, source.channels, fit,
+            paths, labels, len(names), size, source.channels, fit, shorter_side,
             skip_broken=source.broken == "skip", scaled_decoding=source.scaled_decoding,
         )
         for paths, labels in parts

@@ -1,5 +1,6 @@
 """Images as bytes: brought to a size, and read from files of any format and colour mode."""
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,24 +9,28 @@ from typing import Literal, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
+from cnnjax.data.crops import Crop
 from cnnjax.errors import ConfigError, DataError
 
-Fit = Literal["pad", "resize"]
+Fit = Literal["pad", "resize", "crop"]
 Size = int | tuple[int, int]
 
 Result = TypeVar("Result")
 
 _BLOCK_BYTES = 1 << 25
+_ORIENTATION = 0x0112
+"""EXIF's number of it; from 5 on height and width change places."""
 
 
-def fit_images(images: np.ndarray, size: Size, fit: Fit) -> np.ndarray:
+def fit_images(images: np.ndarray, size: Size, fit: Fit, shorter_side: int | None = None) -> np.ndarray:
     """Brings images to one size.
 
     Args:
         images: (N, height, width, channels) uint8.
         size: the new height and width; one number for both.
         fit: `pad` centres the image in a frame of zeros (an odd pixel goes to the right and the bottom); `resize`
-            stretches it with `resize_images`.
+            stretches it with `resize_images`; `crop` resizes in proportion and cuts the middle out.
+        shorter_side: for `crop`, what it becomes first; None for that of `size`.
 
     Returns:
         (N, new height, new width, channels) uint8; the array itself where it has that size already.
@@ -35,6 +40,9 @@ def fit_images(images: np.ndarray, size: Size, fit: Fit) -> np.ndarray:
     """
     height, width = _height_and_width(size)
     own_height, own_width = images.shape[1:3]
+    if fit == "crop":
+        new_height, new_width, rows, columns = _middle((own_height, own_width), (height, width), shorter_side)
+        return resize_images(images, new_height, new_width)[:, rows, columns]
     if (own_height, own_width) == (height, width):
         return images
     if fit == "resize":
@@ -69,8 +77,27 @@ def resize_images(images: np.ndarray, height: int, width: int) -> np.ndarray:
     return resized
 
 
+def crop_image(image: np.ndarray, crop: Crop, size: Size) -> np.ndarray:
+    """(any height, any width, channels) uint8 to what is cut out of it, stretched to a size."""
+    top, left, height, width = crop(*image.shape[:2])
+    return resize_images(image[None, top : top + height, left : left + width], *_height_and_width(size))[0]
+
+
+def crop_mask(indices: np.ndarray, crop: Crop, size: Size) -> np.ndarray:
+    """(any height, any width) integers to what is cut out, each pixel its nearest one."""
+    top, left, height, width = crop(*indices.shape)
+    return _nearest(indices[top : top + height, left : left + width], *_height_and_width(size))
+
+
 def read_image(
-    path: str | Path, *, size: Size | None, channels: int, fit: Fit = "resize", scaled_decoding: bool = False
+    path: str | Path,
+    *,
+    size: Size | None,
+    channels: int,
+    fit: Fit = "resize",
+    shorter_side: int | None = None,
+    scaled_decoding: bool = False,
+    crop: Crop | None = None,
 ) -> np.ndarray:
     """Reads one image file as a network's input.
 
@@ -84,9 +111,10 @@ def read_image(
         size: height and width of the result, one number for both; None keeps the picture's own.
         channels: 1 for grey, 3 for red, green and blue.
         fit: `resize` stretches the picture to `size`; `pad` keeps its proportions: shrunk where it is larger, never
-            enlarged, and centred in a frame of zeros.
-        scaled_decoding: decode a JPEG at a half, quarter or eighth of its size where that is twice `size` or more:
-            several times as fast, and nearly the same.
+            enlarged, and centred in a frame of zeros; `crop` as of `fit_images`, and so `shorter_side`.
+        scaled_decoding: decode a JPEG at a half, quarter or eighth of its size where what is needed of it is twice its
+            new size or more then: several times as fast, and nearly the same.
+        crop: what is cut out first, and stretched to `size` whatever `fit` says.
 
     Returns:
         (height, width, channels) uint8.
@@ -97,11 +125,24 @@ def read_image(
     """
     if channels not in (1, 3):
         raise ConfigError(f"images are read with 1 channel (grey) or 3 (red, green, blue), not with {channels}")
-    at_least = None if size is None or not scaled_decoding else 2 * max(_height_and_width(size))
-    image = np.asarray(_open(Path(path), lambda image: _convert(image, "L" if channels == 1 else "RGB"), at_least))
+
+    def needed_part(height: int, width: int) -> float:
+        assert size is not None
+        used = min(height, width) if crop is None else min(crop(height, width)[2:])
+        return 2 * max(*_height_and_width(size), shorter_side or 0) / used
+
+    image = np.asarray(
+        _open(
+            Path(path),
+            lambda image: _convert(image, "L" if channels == 1 else "RGB"),
+            needed_part if scaled_decoding and size is not None else None,
+        )
+    )
     images = image.reshape(1, *image.shape[:2], channels)
     if size is None:
         return images[0]
+    if crop is not None:
+        return crop_image(images[0], crop, size)
     height, width = _height_and_width(size)
     if fit == "pad":
         own_height, own_width = images.shape[1:3]
@@ -109,14 +150,17 @@ def read_image(
         if scale < 1:
             shrunk = (max(1, round(own_height * scale)), max(1, round(own_width * scale)))
             images = resize_images(images, *shrunk)
-    return fit_images(images, (height, width), fit)[0]
+    return fit_images(images, (height, width), fit, shorter_side)[0]
 
 
-def read_mask(path: str | Path, *, size: Size, fit: Fit = "resize") -> np.ndarray:
+def read_mask(
+    path: str | Path, *, size: Size, fit: Fit = "resize", shorter_side: int | None = None, crop: Crop | None = None
+) -> np.ndarray:
     """Reads one image file whose pixels are class indices: of a palette, grey, or 16-bit grey.
 
     Args:
-        size, fit: as of `read_image`, but that a pixel becomes its nearest one, and the frame of `pad` is class 0.
+        size, fit, shorter_side, crop: as of `read_image`, but that a pixel becomes its nearest one, and the frame of
+            `pad` is class 0.
 
     Returns:
         (height, width) int32.
@@ -125,8 +169,13 @@ def read_mask(path: str | Path, *, size: Size, fit: Fit = "resize") -> np.ndarra
         DataError: see `read_image`; or it has colours.
     """
     indices = np.asarray(_open(Path(path), _to_indices))
+    if crop is not None:
+        return crop_mask(indices, crop, size)
     height, width = _height_and_width(size)
     own_height, own_width = indices.shape
+    if fit == "crop":
+        new_height, new_width, rows, columns = _middle((own_height, own_width), (height, width), shorter_side)
+        return _nearest(indices, new_height, new_width)[rows, columns]
     if fit == "pad":
         scale = min(1.0, height / own_height, width / own_width)
         inner = (max(1, round(own_height * scale)), max(1, round(own_width * scale)))
@@ -162,6 +211,20 @@ def _height_and_width(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
+def _middle(own: tuple[int, int], size: tuple[int, int], shorter_side: int | None) -> tuple[int, int, slice, slice]:
+    """The height and width to which an image is resized in proportion, and the rows and columns of its middle.
+
+    Rounded as torchvision's `Resize` and `CenterCrop` do: the longer side down, the corner to the nearest even.
+    """
+    (own_height, own_width), (height, width) = own, size
+    shorter, least = shorter_side or max(height, width), min(own_height, own_width)
+    new_height, new_width = (
+        shorter if side == least else int(shorter * side / least) for side in (own_height, own_width)
+    )
+    top, left = round((new_height - height) / 2), round((new_width - width) / 2)
+    return new_height, new_width, slice(top, top + height), slice(left, left + width)
+
+
 def _pad(images: np.ndarray, height: int, width: int) -> np.ndarray:
     count, own_height, own_width, channels = images.shape
     top, left = (height - own_height) // 2, (width - own_width) // 2
@@ -185,8 +248,14 @@ def _resize_last_axis(planes: np.ndarray, length: int) -> np.ndarray:
     return np.asarray(picture).reshape(*planes.shape[:-1], length)
 
 
-def _open(path: Path, finish: Callable[[Image.Image], Result], at_least: int | None = None) -> Result:
-    """What `finish` makes of an image that is turned upright; it may be decoded smaller, but not below `at_least`."""
+def _open(
+    path: Path, finish: Callable[[Image.Image], Result], needed_part: Callable[[int, int], float] | None = None
+) -> Result:
+    """What `finish` makes of an image that is turned upright.
+
+    Args:
+        needed_part: from its height and width to the part of them below which it must not be decoded.
+    """
     try:
         if path.is_file() and not path.stat().st_size:
             raise DataError(f"image '{path}' is empty")
@@ -194,8 +263,11 @@ def _open(path: Path, finish: Callable[[Image.Image], Result], at_least: int | N
             # Pillow only warns about pictures of one to two times its limit, and still decodes them.
             if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise Image.DecompressionBombError
-            if at_least is not None:
-                image.draft(None, (at_least, at_least))  # does nothing but for JPEG
+            if needed_part is not None:
+                upright = image.size[::-1] if image.getexif().get(_ORIENTATION, 1) < 5 else image.size
+                part = needed_part(*upright)
+                # Does nothing but for JPEG.
+                image.draft(None, (math.ceil(image.width * part), math.ceil(image.height * part)))
             ImageOps.exif_transpose(image, in_place=True)
             return finish(image)
     except DataError:

@@ -12,8 +12,11 @@ from typing import Any
 import grain
 import numpy as np
 
-from cnnjax.data.examples import Examples
+from cnnjax.config_augment import ResizedCrop
+from cnnjax.data.crops import draw_crops
+from cnnjax.data.examples import Examples, are_in_memory
 from cnnjax.data.random_bits import random_stream
+from cnnjax.data.workers import InProcesses
 from cnnjax.errors import ConfigError
 
 Batch = dict[str, np.ndarray]
@@ -70,8 +73,11 @@ class TrainBatches:
     The order depends on the seed and the epoch alone, not on the number of hosts.
     """
 
-    def __init__(self, examples: Examples, *, batch_size: int, seed: int, shard: Shard) -> None:
+    def __init__(
+        self, examples: Examples, *, batch_size: int, seed: int, shard: Shard, crop: ResizedCrop | None = None
+    ) -> None:
         self._examples = examples
+        self._crop = crop
         self._batch_size = batch_size
         self._seed = seed
         self._steps_per_epoch = steps_per_epoch(len(examples), batch_size)
@@ -85,7 +91,8 @@ class TrainBatches:
         epoch, position = divmod(step, self._steps_per_epoch)
         start = position * self._batch_size
         indices = self._order_of(epoch)[start + self._block.start : start + self._block.stop]
-        read = self._examples.read(indices)
+        crops = draw_crops(self._crop, seed=self._seed, epoch=epoch, indices=indices)
+        read = self._examples.read(indices, crops)
         numbers = {"epoch": np.full(len(indices), epoch, np.int32), "index": indices.astype(np.int32)}
         return {"image": read.images, "label": read.labels, "mask": read.mask, **numbers}
 
@@ -133,6 +140,8 @@ def train_batches(
     shard: Shard,
     put: Callable[[Batch], Any] | None = None,
     prefetch: int = 2,
+    workers: int = 0,
+    crop: ResizedCrop | None = None,
 ) -> grain.DatasetIterator:
     """Endless shuffled batches of this host; each epoch has an order of its own and drops its remainder.
 
@@ -143,6 +152,8 @@ def train_batches(
         shard: this host's part of each batch.
         put: applied to each batch ahead of time, in the prefetching thread: where a batch goes to the devices.
         prefetch: batches made ahead of their use by one thread; 0 makes each when asked for it, without a thread.
+        workers: processes that read the batches, unless the examples are in memory; so many more are made ahead.
+        crop: what is cut out of each image where it is read.
 
     Returns:
         An iterator over `Batch`es, or what `put` makes of them. Its `get_state()` is JSON that counts the batches
@@ -152,8 +163,10 @@ def train_batches(
     Raises:
         ConfigError: the batch is larger than the training set, or does not divide by the hosts.
     """
-    source = TrainBatches(examples, batch_size=batch_size, seed=seed, shard=shard)
-    return iter(_pipeline(source, put, prefetch))
+    source = TrainBatches(examples, batch_size=batch_size, seed=seed, shard=shard, crop=crop)
+    if not workers or are_in_memory(examples):
+        return iter(_pipeline(source, put, prefetch))
+    return iter(_pipeline(InProcesses(source, workers), put, max(1, prefetch) + workers, threads=workers))
 
 
 def eval_batches(
@@ -175,11 +188,15 @@ def eval_batches(
 
 
 def _pipeline(
-    source: TrainBatches | EvalBatches, put: Callable[[Batch], Any] | None, prefetch: int
+    source: TrainBatches | EvalBatches | InProcesses,
+    put: Callable[[Batch], Any] | None,
+    prefetch: int,
+    threads: int = 1,
 ) -> grain.IterDataset:
     batches = grain.MapDataset.source(source)
     if put is not None:
         batches = batches.map(put)
-    # One thread: the work is one gather and one transfer, and a second would only contend for the interpreter.
-    options = grain.ReadOptions(num_threads=1 if prefetch else 0, prefetch_buffer_size=prefetch)
+    # One thread: the work is one gather and one transfer, and a second would only contend for the interpreter. Of
+    # processes each is waited for by a thread of its own.
+    options = grain.ReadOptions(num_threads=threads if prefetch else 0, prefetch_buffer_size=prefetch)
     return batches.to_iter_dataset(options)

@@ -43,7 +43,7 @@ def load(config: DataConfig) -> Datasets:
     if isinstance(source, FolderSource | ManifestSource | MasksSource):
         if config.image_size is None:
             raise ConfigError("data.image_size: photographs differ in size; set it to the height and width you want")
-        datasets = load_files(source, config.image_size, config.fit)
+        datasets = load_files(source, config.image_size, config.fit, config.shorter_side)
     else:
         datasets = _load_arrays(source, config)
     shapes = [examples.image_shape for examples in (datasets.train, datasets.test)]
@@ -79,7 +79,9 @@ def _load_arrays(
 
 
 def _fit(examples: ArrayExamples, config: DataConfig) -> Examples:
-    if config.image_size is None or examples.image_shape[:2] == (config.image_size, config.image_size):
+    if config.image_size is None:
+        return examples
+    if config.shorter_side is None and examples.image_shape[:2] == (config.image_size, config.image_size):
         return examples
     if examples.label_shape:
         setting = "" if isinstance(config.source, NpzSource) else ", and data.source.image_size to the size you want"
@@ -87,7 +89,8 @@ def _fit(examples: ArrayExamples, config: DataConfig) -> Examples:
             f"data.image_size: {config.image_size} would part the images from their pixels' classes; set it to "
             f"null{setting}"
         )
-    return ArrayExamples(fit_images(examples.images, config.image_size, config.fit), examples.labels)
+    images = fit_images(examples.images, config.image_size, config.fit, config.shorter_side)
+    return ArrayExamples(images, examples.labels)
 
 
 def _load_digits(source: DigitsSource) -> tuple[Parts, tuple[str, ...]]:

@@ -106,7 +106,10 @@ def _of_map(values: jax.Array) -> dict[str, jax.Array]:
 
 def gradient_batch(task: Task, data: Datasets) -> Mapping[str, Any]:
     """The first batch that a run with this seed sees."""
-    batches = TrainBatches(data.train, batch_size=task.config.data.batch_size, seed=task.config.seed, shard=Shard())
+    batches = TrainBatches(
+        data.train, batch_size=task.config.data.batch_size, seed=task.config.seed, shard=Shard(),
+        crop=task.config.data.crop,
+    )  # fmt: skip
     return batches[0]
 
 

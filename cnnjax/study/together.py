@@ -105,7 +105,7 @@ def train_together(
         batches = [
             train_batches(
                 data.train, batch_size=config.data.batch_size, seed=task.config.seed, shard=Shard(),
-                prefetch=config.data.prefetch,
+                prefetch=config.data.prefetch, workers=config.data.workers, crop=config.data.crop,
             )
             for task in tasks
         ]  # fmt: skip

@@ -141,6 +141,8 @@ class Training:
             shard=Shard(self.executor.process_index, self.executor.process_count),
             put=self.executor.put_batch,
             prefetch=config.data.prefetch,
+            workers=config.data.workers,
+            crop=config.data.crop,
         )
         state, step = self.start_or_resume(batches)
         if step < task.total_steps:

@@ -8,6 +8,7 @@ import numpy as np
 
 from cnnjax.augment.batches import make_batch_change
 from cnnjax.config import Config
+from cnnjax.data.crops import draw_crops
 from cnnjax.data.examples import Datasets, Examples
 from cnnjax.data.loader import Batch, Shard, TrainBatches
 from cnnjax.errors import ConfigError
@@ -60,11 +61,14 @@ def preview_columns(config: Config, data: Datasets, count: int, epochs: int) -> 
     """The first `count` examples of training as they are, and as they are in each of the first epochs."""
     batches = TrainBatches(data.train, batch_size=config.data.batch_size, seed=config.seed, shard=Shard())
     batch = {name: leaf[:count] for name, leaf in batches[0].items()}
-    change = jax.jit(make_batch_change(config.data.augment))
+    change = jax.jit(make_batch_change(config.data.changes))
     key = augmentation_key(keys_of(config.seed)[1])
     columns = [("as it is", batch)]
     for epoch in range(epochs):
-        changed = change({**batch, "epoch": np.full(count, epoch, np.int32)}, key)
+        crops = draw_crops(config.data.crop, seed=config.seed, epoch=epoch, indices=batch["index"])
+        read = data.train.read(batch["index"], crops)
+        again = {**batch, "image": read.images, "label": read.labels, "epoch": np.full(count, epoch, np.int32)}
+        changed = change(again, key)
         columns.append((f"epoch {epoch + 1}", jax.tree.map(np.asarray, changed)))
     return columns
 

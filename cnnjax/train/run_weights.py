@@ -33,7 +33,8 @@ def run_weights(run_dir: str | Path, checkpoint: str | int = "last") -> Weights:
         variables=jax.tree.map(np.asarray, dict(variables)),
         preprocessing=Preprocessing(
             size=facts.input_shape[:2],
-            fit="pad" if config.data.fit == "pad" else "stretch",
+            fit="stretch" if config.data.fit == "resize" else config.data.fit,
+            shorter_side=config.data.shorter_side,
             mean=config.data.mean,
             std=config.data.std,
         ),

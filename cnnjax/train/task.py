@@ -194,7 +194,7 @@ def make_step(
         remat=config.train.remat,
         auxiliary_weight=config.train.auxiliary_weight,
         unroll_accumulation=unroll_accumulation,
-        augment=make_batch_change(config.data.augment) if config.data.augment else None,
+        augment=make_batch_change(config.data.changes) if config.data.changes else None,
         is_frozen=frozen_by(freeze) if freeze else None,
         axis=axis,
     )

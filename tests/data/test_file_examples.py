@@ -16,7 +16,7 @@ PHOTOGRAPH = Image.fromarray(load_sample_image("china.jpg"))
 
 def examples(paths, **fields) -> FileExamples:
     numbers = np.arange(len(paths), dtype=np.int32)
-    usual = {"classes": len(paths), "size": 16, "channels": 3, "fit": "resize"}
+    usual = {"classes": len(paths), "size": 16, "channels": 3, "fit": "resize", "shorter_side": None}
     switches = {"skip_broken": False, "scaled_decoding": False}
     return FileExamples([str(path) for path in paths], numbers, **usual | switches | fields)
 

@@ -223,6 +223,7 @@ def test_data_imports_neither_jax_nor_models():
             for name in names:
                 assert name.split(".")[0] not in ("jax", "flax", "optax"), file
                 assert not name.startswith("cnnjax.") or name.split(".")[1] in (
+                    "config_augment",
                     "config_base",
                     "config_data",
                     "data",
