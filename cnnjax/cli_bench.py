@@ -58,6 +58,31 @@ def input_speed(
     )
 
 
+@app.command()
+def photographs(
+    workers: Annotated[str, typer.Option(help="Numbers of reading processes, with commas.")] = "0,2",
+    torch: Annotated[bool, typer.Option("--torch", help="PyTorch's loader too; needs torchvision.")] = False,
+    size: Annotated[int, typer.Option(help="Height and width of the images that are made.", min=1)] = 224,
+    batch: Annotated[int, typer.Option(help="Images in a batch.", min=1)] = 64,
+    rounds: Annotated[int, typer.Option(help="Turns of each reader.", min=1)] = 5,
+    report: Annotated[Path | None, typer.Option(help="Folder of a page that the measurement is added to.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Images per second decoded from JPEGs, cut, flipped and normalised."""
+    from cnnjax.bench.photographs import add_to_report, measure_photographs
+
+    counts = _numbers(workers, "--workers", least=0)
+    row = measure_photographs(counts, torch=torch, size=size, batch=batch, rounds=rounds)
+    if report is not None:
+        add_to_report(row, report)
+    if as_json:
+        print(json.dumps(row))
+        return
+    for each in row["readers"]:
+        scaled = ", scaled decoding" if each["scaled_decoding"] else ""
+        print(f"{each['library']}, {each['workers']} workers{scaled}: {each['images_per_second']:,.0f} images/s")
+
+
 @app.command("compile")
 def compile_time(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A name that `cnnjax models` lists.")],
@@ -259,9 +284,9 @@ def _choices(text: str, option: str, known: tuple[str, ...]) -> list[Any]:
     return words
 
 
-def _numbers(text: str, option: str) -> list[int]:
+def _numbers(text: str, option: str, least: int = 1) -> list[int]:
     words = _split(text)
     for word in words:
-        if not word.isdecimal() or int(word) < 1:
-            raise ConfigError(f"{option}: expected whole numbers from 1, such as 1,8; got {word!r}")
+        if not word.isdecimal() or int(word) < least:
+            raise ConfigError(f"{option}: expected whole numbers from {least}, such as {least},8; got {word!r}")
     return [int(word) for word in words]
