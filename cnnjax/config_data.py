@@ -180,6 +180,9 @@ class DataConfig(Section):
     """Subtracted from pixels in 0..1; one number, or one a channel."""
     std: PositiveFloat | tuple[PositiveFloat, ...] = 1.0
     """Divides them afterwards."""
+    examples_per_class: PositiveInt | None = None
+    """Train on so many of each class; null for all. The choice is `subset_seed`'s, and each larger one contains it."""
+    subset_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     prefetch: NonNegativeInt = 2
     """Batches prepared and put on the devices ahead of the step."""
     workers: NonNegativeInt = 0

@@ -8,6 +8,7 @@ import numpy as np
 
 from cnnjax.data.crops import Crop
 from cnnjax.data.images import crop_image, crop_mask
+from cnnjax.data.random_bits import random_stream
 from cnnjax.errors import ConfigError, DataError
 
 
@@ -91,12 +92,13 @@ class ArrayExamples:
         return Read(images, labels, np.ones(len(indices), np.float32))
 
 
-@dataclass(frozen=True)
-class FirstExamples:
-    """The first `count` of others, or all where they are fewer."""
+@dataclass(frozen=True, eq=False)
+class ChosenExamples:
+    """Some of others."""
 
     examples: Examples
-    count: int
+    chosen: np.ndarray
+    """(N,) integers, their numbers there."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -112,19 +114,19 @@ class FirstExamples:
     def image_labels(self) -> np.ndarray | None:
         """(N,) int32, every example's class; None where each pixel has one."""
         labels = self.examples.image_labels
-        return None if labels is None else labels[: self.count]
+        return None if labels is None else labels[self.chosen]
 
     def __len__(self) -> int:
-        return min(self.count, len(self.examples))
+        return len(self.chosen)
 
     def read(self, indices: np.ndarray, crops: Sequence[Crop] | None = None) -> Read:
         """The examples with these numbers, in this order."""
-        return self.examples.read(indices, crops)
+        return self.examples.read(self.chosen[indices], crops)
 
 
 def are_in_memory(examples: Examples) -> bool:
     """Whether reading them is no more than indexing."""
-    while isinstance(examples, FirstExamples):
+    while isinstance(examples, ChosenExamples):
         examples = examples.examples
     return isinstance(examples, ArrayExamples)
 
@@ -136,6 +138,26 @@ class Datasets:
     train: Examples
     test: Examples
     class_names: tuple[str, ...]
+
+
+def some_of_each_class(examples: Examples, count: int, seed: int) -> ChosenExamples:
+    """So many of each class, a seeded choice in the order of the data set.
+
+    Raises:
+        ConfigError: a class has fewer, or each pixel has a class.
+    """
+    labels = examples.image_labels
+    if labels is None:
+        raise ConfigError("data.examples_per_class: here each pixel has a class, not each image; leave it out")
+    shuffled = np.argsort(random_stream("examples of a class", seed).random_raw(len(labels)), kind="stable")
+    by_class = [shuffled[labels[shuffled] == number] for number in np.unique(labels)]
+    fewest = min(by_class, key=len)
+    if len(fewest) < count:
+        raise ConfigError(
+            f"data.examples_per_class: {count}, and class {labels[fewest[0]]} (counted from 0) has {len(fewest)}; "
+            "choose as many or fewer"
+        )
+    return ChosenExamples(examples, np.sort(np.concatenate([numbers[:count] for numbers in by_class])))
 
 
 def split_by_class(labels: np.ndarray, test_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """Where examples come from: every source as uint8 images and int32 labels of one size."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from cnnjax.config_data import (
 )
 from cnnjax.data.archives import load_npz
 from cnnjax.data.composites import draw_composites
-from cnnjax.data.examples import ArrayExamples, Datasets, Examples, require_labels, split_by_class
+from cnnjax.data.examples import ArrayExamples, Datasets, Examples, require_labels, some_of_each_class, split_by_class
 from cnnjax.data.folders import load_files
 from cnnjax.data.idx import find_idx, read_idx
 from cnnjax.data.images import fit_images
@@ -46,6 +47,9 @@ def load(config: DataConfig) -> Datasets:
         datasets = load_files(source, config.image_size, config.fit, config.shorter_side)
     else:
         datasets = _load_arrays(source, config)
+    if config.examples_per_class is not None:
+        chosen = some_of_each_class(datasets.train, config.examples_per_class, config.subset_seed)
+        datasets = replace(datasets, train=chosen)
     shapes = [examples.image_shape for examples in (datasets.train, datasets.test)]
     if shapes[0] != shapes[1]:
         sizes = " and ".join(f"{height}x{width}" for height, width, _ in shapes)

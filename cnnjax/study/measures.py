@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cnnjax.analysis.count import count
 from cnnjax.config import Config
 from cnnjax.config_files import flatten
-from cnnjax.data.examples import Datasets, FirstExamples
+from cnnjax.data.examples import ChosenExamples, Datasets
 from cnnjax.errors import ConfigError, RunError
 from cnnjax.models import create_model
 from cnnjax.parallel import Executor
@@ -43,7 +45,7 @@ def measure(
     """
     config = task.config
     state = load_state(run_dir, task)
-    seen = FirstExamples(data.train, TRAINING_EXAMPLES)
+    seen = ChosenExamples(data.train, np.arange(min(TRAINING_EXAMPLES, len(data.train))))
     on_device = executor.put_state(state)
     eval_step = executor.compile_eval(task.eval_step)
     training = evaluate_state(config, seen, executor, eval_step, on_device, int(result["step"]))[-1]

@@ -10,7 +10,7 @@ from sklearn.datasets import load_sample_image
 from cnnjax.config import Config
 from cnnjax.config_augment import ResizedCrop
 from cnnjax.data.crops import draw_crops, random_box
-from cnnjax.data.examples import ArrayExamples, FirstExamples
+from cnnjax.data.examples import ArrayExamples, ChosenExamples
 from cnnjax.data.files import FileExamples
 from cnnjax.data.images import fit_images, read_image, read_mask
 from cnnjax.data.loader import Shard, TrainBatches
@@ -92,7 +92,7 @@ def test_files_are_cut_as_pillow_cuts_them_and_masks_follow(files):
 
 def test_arrays_are_cut_like_files():
     images = np.stack([PHOTOGRAPH[:64, 64 * each : 64 * each + 64] for each in range(4)])
-    examples = FirstExamples(ArrayExamples(images, (images[..., 0] // 64).astype(np.int32)), 3)
+    examples = ChosenExamples(ArrayExamples(images, (images[..., 0] // 64).astype(np.int32)), np.arange(3))
     crops = draw_crops(CROP, seed=0, epoch=0, indices=np.arange(3))
     read = examples.read(np.arange(3), crops)
     for number, crop in enumerate(crops):

@@ -230,3 +230,23 @@ def test_data_imports_neither_jax_nor_models():
                     "errors",
                     "registry",
                 ), file
+
+
+def test_so_many_of_each_class_are_a_seeded_choice():
+    source = SyntheticSource(kind="synthetic", train_examples=40, classes=4)
+
+    def chosen(**fields):
+        train = load(DataConfig(source=source, image_size=None, **fields)).train
+        return train.read(np.arange(len(train)))
+
+    whole, five, three = chosen(), chosen(examples_per_class=5), chosen(examples_per_class=3)
+    np.testing.assert_array_equal(np.bincount(five.labels), [5] * 4)
+    rows = [{image.tobytes() for image in read.images} for read in (whole, five, three)]
+    assert rows[0] > rows[1] > rows[2]
+    again, other = chosen(examples_per_class=5), chosen(examples_per_class=5, subset_seed=1)
+    np.testing.assert_array_equal(again.images, five.images)
+    assert rows[1] != {image.tobytes() for image in other.images}
+    with pytest.raises(
+        ConfigError, match=r"data.examples_per_class: 11, and class 0 \(counted from 0\) has 10; choose"
+    ):
+        chosen(examples_per_class=11)
