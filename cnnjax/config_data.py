@@ -66,8 +66,8 @@ class DigitsOnPhotographsSource(Section):
     source_seed: NonNegativeInt = 0
 
 
-class FilesSource(Section):
-    """What all sources of image files share. They are read as they are needed, and brought to `data.image_size`."""
+class ImagesSource(Section):
+    """What all sources of encoded images share. They are read as they are needed, and brought to `data.image_size`."""
 
     channels: Literal[1, 3] = 3
     """Grey, or red, green and blue."""
@@ -77,6 +77,11 @@ class FilesSource(Section):
     """Decode a JPEG at a half of its size or less, where that is still twice what is needed: faster, nearly equal."""
     in_memory: bool = False
     """Read every file once at the start and keep it at its size as bytes: for small sets, many epochs."""
+
+
+class FilesSource(ImagesSource):
+    """What all sources of image files share."""
+
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Part of each class that is held out, where the source does not say which files are."""
     split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -132,6 +137,14 @@ class MasksSource(FilesSource):
     """One name a class, in the order of the indices."""
 
 
+class ArrayRecordSource(ImagesSource):
+    """A folder that `cnnjax data convert` wrote: images as they were encoded, in a few large files instead of many."""
+
+    kind: Literal["arrayrecord"]
+    path: Path
+    """The folder; `~` and environment variables are expanded."""
+
+
 class NpzSource(Section):
     """A NumPy archive of images and labels, as `numpy.savez` writes it."""
 
@@ -156,6 +169,7 @@ Source = Annotated[
     | FolderSource
     | ManifestSource
     | MasksSource
+    | ArrayRecordSource
     | NpzSource,
     Field(discriminator="kind"),
 ]

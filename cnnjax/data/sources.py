@@ -7,11 +7,13 @@ import numpy as np
 
 from cnnjax.config_base import expanded
 from cnnjax.config_data import (
+    ArrayRecordSource,
     DataConfig,
     DigitsOnPhotographsSource,
     DigitsSource,
     FolderSource,
     IdxSource,
+    ImagesSource,
     ManifestSource,
     MasksSource,
     NpzSource,
@@ -22,8 +24,9 @@ from cnnjax.data.composites import draw_composites
 from cnnjax.data.examples import ArrayExamples, Datasets, Examples, require_labels, split_by_class
 from cnnjax.data.folders import load_files
 from cnnjax.data.idx import find_idx, read_idx
-from cnnjax.data.images import fit_images
+from cnnjax.data.images import Fit, fit_images
 from cnnjax.data.random_bits import bell, random_stream, uniform
+from cnnjax.data.records import load_records
 from cnnjax.errors import ConfigError, DataError
 
 Parts = tuple[ArrayExamples, ArrayExamples]
@@ -40,10 +43,10 @@ def load(config: DataConfig) -> Datasets:
         ConfigError: the config asks for something that this source cannot give.
     """
     source = config.source
-    if isinstance(source, FolderSource | ManifestSource | MasksSource):
+    if isinstance(source, ImagesSource):
         if config.image_size is None:
             raise ConfigError("data.image_size: photographs differ in size; set it to the height and width you want")
-        datasets = load_files(source, config.image_size, config.fit)
+        datasets = _load_images(source, config.image_size, config.fit)
     else:
         datasets = _load_arrays(source, config)
     shapes = [examples.image_shape for examples in (datasets.train, datasets.test)]
@@ -57,6 +60,13 @@ def load(config: DataConfig) -> Datasets:
                 f"data.{name} has {len(value)} numbers, expected one, or one for each of {channels} channels"
             )
     return datasets
+
+
+def _load_images(source: ImagesSource, size: int, fit: Fit) -> Datasets:
+    if isinstance(source, ArrayRecordSource):
+        return load_records(source, size, fit)
+    assert isinstance(source, FolderSource | ManifestSource | MasksSource)
+    return load_files(source, size, fit)
 
 
 def _load_arrays(
