@@ -145,6 +145,57 @@ class ArrayRecordSource(ImagesSource):
     """The folder; `~` and environment variables are expanded."""
 
 
+class TfdsSource(ImagesSource):
+    """A data set of TensorFlow Datasets, prepared for random access (`array_record`); needs the extra `tfds`.
+
+    TensorFlow itself is not needed to read it.
+    """
+
+    kind: Literal["tfds"]
+    name: str
+    """Such as `cifar10`, `name/config` or `name:1.0.0`."""
+    path: Path | None = None
+    """The folder of prepared data sets; null for the library's own; `~` and environment variables are expanded."""
+    train: str = "train"
+    """The training set: a split, or a part of one such as `train[:80%]`."""
+    test: str = "test"
+    """The same of the held-out set."""
+    image: str = "image"
+    """The feature that holds the images."""
+    label: str = "label"
+    """The feature that holds their classes."""
+    download: bool = False
+    """Download and prepare what is not there; otherwise that is an error."""
+
+
+class HfSource(ImagesSource):
+    """A data set of Hugging Face `datasets`, from a folder or by its name; needs the extra `hf`."""
+
+    kind: Literal["hf"]
+    path: Path | None = None
+    """A folder of `save_to_disk`, or of Parquet or image files; `~` and environment variables are expanded."""
+    name: str | None = None
+    """Of a data set on the Hub such as `uoft-cs/cifar10`, instead of a folder."""
+    configuration: str | None = None
+    """Which of a data set's configurations, where it has several."""
+    train: str = "train"
+    """The training set's split."""
+    test: str = "test"
+    """The held-out set's split."""
+    image: str = "image"
+    """The column that holds the images."""
+    label: str = "label"
+    """The column that holds their classes."""
+    download: bool = False
+    """Download what a name stands for; otherwise it must be in the library's cache already."""
+
+    @model_validator(mode="after")
+    def _folder_or_name(self) -> Self:
+        if (self.path is None) == (self.name is None):
+            raise ValueError("expected either path, a folder, or name, of a data set on the Hub")
+        return self
+
+
 class NpzSource(Section):
     """A NumPy archive of images and labels, as `numpy.savez` writes it."""
 
@@ -170,6 +221,8 @@ Source = Annotated[
     | ManifestSource
     | MasksSource
     | ArrayRecordSource
+    | TfdsSource
+    | HfSource
     | NpzSource,
     Field(discriminator="kind"),
 ]

@@ -12,21 +12,25 @@ from cnnjax.config_data import (
     DigitsOnPhotographsSource,
     DigitsSource,
     FolderSource,
+    HfSource,
     IdxSource,
     ImagesSource,
     ManifestSource,
     MasksSource,
     NpzSource,
     SyntheticSource,
+    TfdsSource,
 )
 from cnnjax.data.archives import load_npz
 from cnnjax.data.composites import draw_composites
 from cnnjax.data.examples import ArrayExamples, Datasets, Examples, require_labels, split_by_class
 from cnnjax.data.folders import load_files
+from cnnjax.data.huggingface import load_hf
 from cnnjax.data.idx import find_idx, read_idx
 from cnnjax.data.images import Fit, fit_images
 from cnnjax.data.random_bits import bell, random_stream, uniform
 from cnnjax.data.records import load_records
+from cnnjax.data.tfds import load_tfds
 from cnnjax.errors import ConfigError, DataError
 
 Parts = tuple[ArrayExamples, ArrayExamples]
@@ -65,6 +69,10 @@ def load(config: DataConfig) -> Datasets:
 def _load_images(source: ImagesSource, size: int, fit: Fit) -> Datasets:
     if isinstance(source, ArrayRecordSource):
         return load_records(source, size, fit)
+    if isinstance(source, TfdsSource):
+        return load_tfds(source, size, fit)
+    if isinstance(source, HfSource):
+        return load_hf(source, size, fit)
     assert isinstance(source, FolderSource | ManifestSource | MasksSource)
     return load_files(source, size, fit)
 
