@@ -8,7 +8,7 @@ import typer
 
 from cnnjax.cli_options import ConfigFile, Json, Overrides
 
-app = typer.Typer(no_args_is_help=True, help="Look at a config's data: how much of what there is, and its changes.")
+app = typer.Typer(no_args_is_help=True, help="Look at a config's data and at its changes, or convert it.")
 
 
 @app.command()
@@ -42,3 +42,25 @@ def preview(
     loaded = load_config(config, overrides or [])
     draw_preview(loaded, load(loaded.data), out, count=count, epochs=epochs)
     print(out)
+
+
+@app.command()
+def convert(
+    config: ConfigFile,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write, empty or not there yet.")],
+    overrides: Overrides = None,
+    shard_megabytes: Annotated[int, typer.Option(help="How large a file of records may become.", min=1)] = 256,
+    as_json: Json = False,
+) -> None:
+    """Write the image files of a config as a few large ones, for data.source.kind: arrayrecord."""
+    from cnnjax.config_files import load_config
+    from cnnjax.data.convert import convert as convert_files
+    from cnnjax.data.convert import describe_converted
+    from cnnjax.terminal import print_converted
+
+    source = load_config(config, overrides or []).data.source
+    described = describe_converted(convert_files(source, out, shard_megabytes=shard_megabytes))
+    if as_json:
+        print(json.dumps(described))
+    else:
+        print_converted(described)

@@ -66,8 +66,8 @@ class DigitsOnPhotographsSource(Section):
     source_seed: NonNegativeInt = 0
 
 
-class FilesSource(Section):
-    """What all sources of image files share. They are read as they are needed, and brought to `data.image_size`."""
+class ImagesSource(Section):
+    """What all sources of encoded images share. They are read as they are needed, and brought to `data.image_size`."""
 
     channels: Literal[1, 3] = 3
     """Grey, or red, green and blue."""
@@ -77,6 +77,11 @@ class FilesSource(Section):
     """Decode a JPEG at a half of its size or less, where that is still twice what is needed: faster, nearly equal."""
     in_memory: bool = False
     """Read every file once at the start and keep it at its size as bytes: for small sets, many epochs."""
+
+
+class FilesSource(ImagesSource):
+    """What all sources of image files share."""
+
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Part of each class that is held out, where the source does not say which files are."""
     split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -132,6 +137,65 @@ class MasksSource(FilesSource):
     """One name a class, in the order of the indices."""
 
 
+class ArrayRecordSource(ImagesSource):
+    """A folder that `cnnjax data convert` wrote: images as they were encoded, in a few large files instead of many."""
+
+    kind: Literal["arrayrecord"]
+    path: Path
+    """The folder; `~` and environment variables are expanded."""
+
+
+class TfdsSource(ImagesSource):
+    """A data set of TensorFlow Datasets, prepared for random access (`array_record`); needs the extra `tfds`.
+
+    TensorFlow itself is not needed to read it.
+    """
+
+    kind: Literal["tfds"]
+    name: str
+    """Such as `cifar10`, `name/config` or `name:1.0.0`."""
+    path: Path | None = None
+    """The folder of prepared data sets; null for the library's own; `~` and environment variables are expanded."""
+    train: str = "train"
+    """The training set: a split, or a part of one such as `train[:80%]`."""
+    test: str = "test"
+    """The same of the held-out set."""
+    image: str = "image"
+    """The feature that holds the images."""
+    label: str = "label"
+    """The feature that holds their classes."""
+    download: bool = False
+    """Download and prepare what is not there; otherwise that is an error."""
+
+
+class HfSource(ImagesSource):
+    """A data set of Hugging Face `datasets`, from a folder or by its name; needs the extra `hf`."""
+
+    kind: Literal["hf"]
+    path: Path | None = None
+    """A folder of `save_to_disk`, or of Parquet or image files; `~` and environment variables are expanded."""
+    name: str | None = None
+    """Of a data set on the Hub such as `uoft-cs/cifar10`, instead of a folder."""
+    configuration: str | None = None
+    """Which of a data set's configurations, where it has several."""
+    train: str = "train"
+    """The training set's split."""
+    test: str = "test"
+    """The held-out set's split."""
+    image: str = "image"
+    """The column that holds the images."""
+    label: str = "label"
+    """The column that holds their classes."""
+    download: bool = False
+    """Download what a name stands for; otherwise it must be in the library's cache already."""
+
+    @model_validator(mode="after")
+    def _folder_or_name(self) -> Self:
+        if (self.path is None) == (self.name is None):
+            raise ValueError("expected either path, a folder, or name, of a data set on the Hub")
+        return self
+
+
 class NpzSource(Section):
     """A NumPy archive of images and labels, as `numpy.savez` writes it."""
 
@@ -156,6 +220,9 @@ Source = Annotated[
     | FolderSource
     | ManifestSource
     | MasksSource
+    | ArrayRecordSource
+    | TfdsSource
+    | HfSource
     | NpzSource,
     Field(discriminator="kind"),
 ]

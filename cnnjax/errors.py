@@ -27,3 +27,8 @@ class TrainingError(CnnjaxError):
 
 class WeightsError(CnnjaxError):
     """Weights that do not fit a network, or a file of weights that cannot be read."""
+
+
+def first_line(error: BaseException) -> str:
+    """Of what another library's error says, as a part of a sentence; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")

@@ -141,6 +141,17 @@ def print_data(described: Record) -> None:
     print(f"images of {by(described['image_shape'])}")
 
 
+def print_converted(described: Record) -> None:
+    """What a conversion wrote, and the source that reads it."""
+    for split, title in (("train", "training"), ("test", "held-out")):
+        count, shards, size = (described[name][split] for name in ("examples", "shards", "bytes"))
+        skipped = described["skipped"][split]
+        left_out = f"; left out {skipped:,} that cannot be read" if skipped else ""
+        files = f"{shards:,} file{'s' if shards > 1 else ''}"
+        print(f"{count:,} {title} examples in {files} of {size / 1e6:,.1f} MB together{left_out}")
+    print(f"data.source: {{kind: arrayrecord, path: {described['path']}}}")
+
+
 def print_arrays(arrays: Mapping[str, Any]) -> None:
     """A table of names, shapes and types."""
     columns = _words("name"), _words("shape"), _words("type")

@@ -10,8 +10,7 @@ import numpy as np
 from cnnjax.config_base import expanded
 from cnnjax.config_data import FolderSource, ManifestSource, MasksSource
 from cnnjax.data.examples import Datasets, split_by_class
-from cnnjax.data.files import FileExamples, in_memory
-from cnnjax.data.images import Fit
+from cnnjax.data.files import Decoding, FileExamples, as_datasets
 from cnnjax.errors import DataError
 from cnnjax.registry import did_you_mean
 
@@ -25,24 +24,26 @@ Part = tuple[Sequence[str], np.ndarray | Sequence[str]]
 """Paths, and what `FileExamples` takes as labels."""
 
 
-def load_files(
-    source: FolderSource | ManifestSource | MasksSource, size: int, fit: Fit, shorter_side: int | None = None
-) -> Datasets:
+def load_files(source: FolderSource | ManifestSource | MasksSource, decoding: Decoding) -> Datasets:
     """The data sets of a source of image files, which are read later unless it says `in_memory`.
 
     Raises:
         DataError: a folder or file is missing, or they do not fit each other.
         ConfigError: the set cannot be split as the source says.
     """
-    parts, names = _masked(source) if isinstance(source, MasksSource) else _labelled(source)
+    parts, names = list_files(source)
     train, test = (
         FileExamples(
-            paths, labels, len(names), size, source.channels, fit, shorter_side,
-            skip_broken=source.broken == "skip", scaled_decoding=source.scaled_decoding,
+            paths, labels, classes=len(names), decoding=decoding,
         )
         for paths, labels in parts
     )  # fmt: skip
-    return Datasets(in_memory(train), in_memory(test), names) if source.in_memory else Datasets(train, test, names)
+    return as_datasets(train, test, names, read_now=source.in_memory)
+
+
+def list_files(source: FolderSource | ManifestSource | MasksSource) -> tuple[list[Part], tuple[str, ...]]:
+    """The files of the training set and of the held-out one, and the classes' names; errors as of `load_files`."""
+    return _masked(source) if isinstance(source, MasksSource) else _labelled(source)
 
 
 def _labelled(source: FolderSource | ManifestSource) -> tuple[list[Part], tuple[str, ...]]:

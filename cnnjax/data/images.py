@@ -1,8 +1,10 @@
 """Images as bytes: brought to a size, and read from files of any format and colour mode."""
 
+import io
 import math
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -20,6 +22,19 @@ Result = TypeVar("Result")
 _BLOCK_BYTES = 1 << 25
 _ORIENTATION = 0x0112
 """EXIF's number of it; from 5 on height and width change places."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What an image file holds, wherever it is kept."""
+
+    content: bytes
+    name: str
+    """How messages begin that tell of it, such as `record 3 of 'pets.arrayrecord'`."""
+
+
+File = str | Path | Encoded
+"""An image file: its path, or what it holds."""
 
 
 def fit_images(images: np.ndarray, size: Size, fit: Fit, shorter_side: int | None = None) -> np.ndarray:
@@ -90,7 +105,7 @@ def crop_mask(indices: np.ndarray, crop: Crop, size: Size) -> np.ndarray:
 
 
 def read_image(
-    path: str | Path,
+    file: File,
     *,
     size: Size | None,
     channels: int,
@@ -107,7 +122,7 @@ def read_image(
     1. Grey from colours is ITU-R 601 luma.
 
     Args:
-        path: a file in any format that Pillow reads.
+        file: in any format that Pillow reads.
         size: height and width of the result, one number for both; None keeps the picture's own.
         channels: 1 for grey, 3 for red, green and blue.
         fit: `resize` stretches the picture to `size`; `pad` keeps its proportions: shrunk where it is larger, never
@@ -123,22 +138,64 @@ def read_image(
         DataError: the file is missing, empty, a folder, no image, damaged, or suspiciously large.
         ConfigError: `channels` is neither 1 nor 3.
     """
-    if channels not in (1, 3):
-        raise ConfigError(f"images are read with 1 channel (grey) or 3 (red, green, blue), not with {channels}")
+    mode = _mode_of(channels)
 
     def needed_part(height: int, width: int) -> float:
         assert size is not None
         used = min(height, width) if crop is None else min(crop(height, width)[2:])
         return 2 * max(*_height_and_width(size), shorter_side or 0) / used
 
-    image = np.asarray(
-        _open(
-            Path(path),
-            lambda image: _convert(image, "L" if channels == 1 else "RGB"),
-            needed_part if scaled_decoding and size is not None else None,
+    scaled = needed_part if scaled_decoding and size is not None else None
+    return _to_input(_open(file, lambda image: _convert(image, mode), scaled), size, fit, shorter_side, crop)
+
+
+def read_pixels(
+    pixels: np.ndarray,
+    name: str,
+    *,
+    size: Size | None,
+    channels: int,
+    fit: Fit = "resize",
+    shorter_side: int | None = None,
+    crop: Crop | None = None,
+) -> np.ndarray:
+    """Brings an image that is an array already to a network's input, as `read_image` does with a file.
+
+    Args:
+        pixels: (height, width) or (height, width, 1, 3 or 4) uint8: grey, colours, or colours with transparency.
+        name: how a message begins that tells of it.
+        size, channels, fit, shorter_side, crop: as of `read_image`.
+
+    Returns:
+        (height, width, channels) uint8.
+
+    Raises:
+        DataError: the array is of another type or shape.
+        ConfigError: `channels` is neither 1 nor 3.
+    """
+    mode = _mode_of(channels)
+    depth = pixels.shape[2:] or (1,)
+    if pixels.dtype != np.uint8 or depth not in ((1,), (3,), (4,)) or not pixels.size:
+        raise DataError(
+            f"{name} is an array of {pixels.dtype} of {'x'.join(map(str, pixels.shape))}, expected an image as uint8: "
+            "height x width, or height x width x 1, 3 or 4"
         )
-    )
-    images = image.reshape(1, *image.shape[:2], channels)
+    image = Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and depth == (1,) else pixels)
+    return _to_input(_convert(image, mode), size, fit, shorter_side, crop)
+
+
+def _mode_of(channels: int) -> Literal["L", "RGB"]:
+    if channels not in (1, 3):
+        raise ConfigError(f"images are read with 1 channel (grey) or 3 (red, green, blue), not with {channels}")
+    return "L" if channels == 1 else "RGB"
+
+
+def _to_input(
+    picture: Image.Image, size: Size | None, fit: Fit, shorter_side: int | None, crop: Crop | None
+) -> np.ndarray:
+    """A grey or RGB picture as (height, width, channels) uint8 of a size."""
+    image = np.asarray(picture)
+    images = image.reshape(1, *image.shape[:2], -1)
     if size is None:
         return images[0]
     if crop is not None:
@@ -154,7 +211,7 @@ def read_image(
 
 
 def read_mask(
-    path: str | Path, *, size: Size, fit: Fit = "resize", shorter_side: int | None = None, crop: Crop | None = None
+    file: File, *, size: Size, fit: Fit = "resize", shorter_side: int | None = None, crop: Crop | None = None
 ) -> np.ndarray:
     """Reads one image file whose pixels are class indices: of a palette, grey, or 16-bit grey.
 
@@ -168,7 +225,7 @@ def read_mask(
     Raises:
         DataError: see `read_image`; or it has colours.
     """
-    indices = np.asarray(_open(Path(path), _to_indices))
+    indices = np.asarray(_open(file, _to_indices))
     if crop is not None:
         return crop_mask(indices, crop, size)
     height, width = _height_and_width(size)
@@ -183,9 +240,14 @@ def read_mask(
     return _nearest(indices, height, width)
 
 
-def upright_size(path: str | Path) -> tuple[int, int]:
+def upright_size(file: File) -> tuple[int, int]:
     """(height, width) of an image file as it is seen, from its header; errors are those of `read_image`."""
-    return _open(Path(path), lambda image: image.size[::-1])
+    return _open(file, lambda image: image.size[::-1])
+
+
+def name_of(file: File) -> str:
+    """How a message begins that tells of a file."""
+    return file.name if isinstance(file, Encoded) else f"'{file}'"
 
 
 def write_palette_image(path: Path, indices: np.ndarray, colours: np.ndarray) -> None:
@@ -249,17 +311,18 @@ def _resize_last_axis(planes: np.ndarray, length: int) -> np.ndarray:
 
 
 def _open(
-    path: Path, finish: Callable[[Image.Image], Result], needed_part: Callable[[int, int], float] | None = None
+    file: File, finish: Callable[[Image.Image], Result], needed_part: Callable[[int, int], float] | None = None
 ) -> Result:
     """What `finish` makes of an image that is turned upright.
 
     Args:
         needed_part: from its height and width to the part of them below which it must not be decoded.
     """
+    name = name_of(file) if isinstance(file, Encoded) else f"image '{file}'"
     try:
-        if path.is_file() and not path.stat().st_size:
-            raise DataError(f"image '{path}' is empty")
-        with Image.open(path) as image:
+        if _is_empty(file):
+            raise DataError(f"{name} is empty")
+        with Image.open(io.BytesIO(file.content) if isinstance(file, Encoded) else file) as image:
             # Pillow only warns about pictures of one to two times its limit, and still decodes them.
             if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise Image.DecompressionBombError
@@ -274,14 +337,20 @@ def _open(
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         limit = Image.MAX_IMAGE_PIXELS
-        raise DataError(f"image '{path}' claims more than {limit:,} pixels; make it smaller first") from None
+        raise DataError(f"{name} claims more than {limit:,} pixels; make it smaller first") from None
     except Image.UnidentifiedImageError:
-        raise DataError(f"'{path}' is not an image in a format that Pillow reads") from None
+        raise DataError(f"{name_of(file)} is not an image in a format that Pillow reads") from None
     except Exception as error:  # On damaged files Pillow's decoders raise whatever their parsing meets.
         if isinstance(error, OSError) and error.errno is not None:
-            raise DataError(f"image '{path}' cannot be read: {os.strerror(error.errno)}") from error
+            raise DataError(f"{name} cannot be read: {os.strerror(error.errno)}") from error
         reason = str(error) or type(error).__name__
-        raise DataError(f"image '{path}' is damaged, or of a kind that cannot be converted: {reason}") from error
+        raise DataError(f"{name} is damaged, or of a kind that cannot be converted: {reason}") from error
+
+
+def _is_empty(file: File) -> bool:
+    if isinstance(file, Encoded):
+        return not file.content
+    return os.path.isfile(file) and not os.path.getsize(file)
 
 
 def _to_indices(image: Image.Image) -> np.ndarray:

@@ -8,23 +8,31 @@ import numpy as np
 
 from cnnjax.config_base import expanded
 from cnnjax.config_data import (
+    ArrayRecordSource,
     DataConfig,
     DigitsOnPhotographsSource,
     DigitsSource,
     FolderSource,
+    HfSource,
     IdxSource,
+    ImagesSource,
     ManifestSource,
     MasksSource,
     NpzSource,
     SyntheticSource,
+    TfdsSource,
 )
 from cnnjax.data.archives import load_npz
 from cnnjax.data.composites import draw_composites
 from cnnjax.data.examples import ArrayExamples, Datasets, Examples, require_labels, some_of_each_class, split_by_class
+from cnnjax.data.files import Decoding
 from cnnjax.data.folders import load_files
+from cnnjax.data.huggingface import load_hf
 from cnnjax.data.idx import find_idx, read_idx
 from cnnjax.data.images import fit_images
 from cnnjax.data.random_bits import bell, random_stream, uniform
+from cnnjax.data.records import load_records
+from cnnjax.data.tfds import load_tfds
 from cnnjax.errors import ConfigError, DataError
 
 Parts = tuple[ArrayExamples, ArrayExamples]
@@ -41,12 +49,7 @@ def load(config: DataConfig) -> Datasets:
         ConfigError: the config asks for something that this source cannot give.
     """
     source = config.source
-    if isinstance(source, FolderSource | ManifestSource | MasksSource):
-        if config.image_size is None:
-            raise ConfigError("data.image_size: photographs differ in size; set it to the height and width you want")
-        datasets = load_files(source, config.image_size, config.fit, config.shorter_side)
-    else:
-        datasets = _load_arrays(source, config)
+    datasets = _load_images(source, config) if isinstance(source, ImagesSource) else _load_arrays(source, config)
     if config.examples_per_class is not None:
         chosen = some_of_each_class(datasets.train, config.examples_per_class, config.subset_seed)
         datasets = replace(datasets, train=chosen)
@@ -61,6 +64,27 @@ def load(config: DataConfig) -> Datasets:
                 f"data.{name} has {len(value)} numbers, expected one, or one for each of {channels} channels"
             )
     return datasets
+
+
+def _load_images(source: ImagesSource, config: DataConfig) -> Datasets:
+    if config.image_size is None:
+        raise ConfigError("data.image_size: photographs differ in size; set it to the height and width you want")
+    decoding = Decoding(
+        config.image_size,
+        source.channels,
+        config.fit,
+        config.shorter_side,
+        scaled_decoding=source.scaled_decoding,
+        skip_broken=source.broken == "skip",
+    )
+    if isinstance(source, ArrayRecordSource):
+        return load_records(source, decoding)
+    if isinstance(source, TfdsSource):
+        return load_tfds(source, decoding)
+    if isinstance(source, HfSource):
+        return load_hf(source, decoding)
+    assert isinstance(source, FolderSource | ManifestSource | MasksSource)
+    return load_files(source, decoding)
 
 
 def _load_arrays(

@@ -11,7 +11,7 @@ from cnnjax.config import Config
 from cnnjax.config_augment import ResizedCrop
 from cnnjax.data.crops import draw_crops, random_box
 from cnnjax.data.examples import ArrayExamples, ChosenExamples
-from cnnjax.data.files import FileExamples
+from cnnjax.data.files import Decoding, FileExamples
 from cnnjax.data.images import fit_images, read_image, read_mask
 from cnnjax.data.loader import Shard, TrainBatches
 from cnnjax.weights.preprocessing import Preprocessing
@@ -77,7 +77,7 @@ def files(tmp_path):
 
 def test_files_are_cut_as_pillow_cuts_them_and_masks_follow(files):
     paths, masks = zip(*files, strict=True)
-    examples = FileExamples(paths, masks, 4, 32, 3, "resize", None, skip_broken=False, scaled_decoding=False)
+    examples = FileExamples(paths, masks, classes=4, decoding=Decoding(32, 3))
     indices = np.array([3, 1])
     crops = draw_crops(CROP, seed=0, epoch=0, indices=indices)
     read = examples.read(indices, crops)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from cnnjax.data.files import FileExamples, in_memory, in_threads
+from cnnjax.data.files import Decoding, FileExamples, in_memory, in_threads
 from cnnjax.data.images import read_image, read_mask, upright_size
 from cnnjax.errors import CnnjaxWarning, DataError
 
@@ -16,9 +16,7 @@ PHOTOGRAPH = Image.fromarray(load_sample_image("china.jpg"))
 
 def examples(paths, **fields) -> FileExamples:
     numbers = np.arange(len(paths), dtype=np.int32)
-    usual = {"classes": len(paths), "size": 16, "channels": 3, "fit": "resize", "shorter_side": None}
-    switches = {"skip_broken": False, "scaled_decoding": False}
-    return FileExamples([str(path) for path in paths], numbers, **usual | switches | fields)
+    return FileExamples([str(path) for path in paths], numbers, classes=len(paths), decoding=Decoding(16, 3, **fields))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from sklearn.datasets import load_sample_image
 
 from cnnjax.config_augment import ResizedCrop
 from cnnjax.data.examples import ArrayExamples
-from cnnjax.data.files import FileExamples
+from cnnjax.data.files import Decoding, FileExamples
 from cnnjax.data.loader import Shard, train_batches
 from cnnjax.data.workers import InProcesses
 from cnnjax.errors import CnnjaxWarning, DataError
@@ -34,8 +34,7 @@ def paths(tmp_path):
 
 
 def examples(paths, **fields):
-    switches = {"skip_broken": False, "scaled_decoding": False} | fields
-    return FileExamples(paths, np.arange(COUNT, dtype=np.int32), COUNT, 16, 3, "resize", None, **switches)
+    return FileExamples(paths, np.arange(COUNT, dtype=np.int32), classes=COUNT, decoding=Decoding(16, 3, **fields))
 
 
 def batches_of(examples, **options):

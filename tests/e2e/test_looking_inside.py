@@ -71,3 +71,30 @@ def test_what_cannot_be_exported_is_told(trained, tmp_path, cnnjax):
     assert "has no batch normalisation to fold" in cnnjax("export", trained, tmp_path / "x.jaxexport", "--fold").error
     assert "no platform 'gpu'" in cnnjax("export", trained, tmp_path / "x.jaxexport", "--platforms", "gpu").error
     assert not list(tmp_path.iterdir())
+
+
+def test_data_convert_writes_what_a_config_then_trains_on(tmp_path, cnnjax):
+    for name, level in (("dark", 10), ("light", 200)):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("L", (9 + number, 12), level + number).save(tmp_path / "pictures" / name / f"{number}.png")
+    (tmp_path / "pictures" / "dark" / "3.png").write_bytes(b"no image")
+    config, out = tmp_path / "files.yaml", tmp_path / "records"
+    config.write_text(
+        "model: {name: lenet5_modern}\n"
+        "data: {source: {kind: folder, path: pictures, channels: 1}, image_size: 32, batch_size: 8}\n"
+    )
+    given = (config, out, f"data.source.path={tmp_path / 'pictures'}")
+    assert "3.png' is not an image" in cnnjax("data", "convert", *given).error
+    assert not out.exists()
+    told = cnnjax("data", "convert", *given, "data.source.broken=skip", "--json").done.json
+    assert (told["path"], told["class_names"]) == (str(out), ["dark", "light"])
+    assert sum(told["skipped"].values()) == 1
+    assert "is not empty; name another folder" in cnnjax("data", "convert", *given).error
+    again = (config, tmp_path / "again", *given[2:], "data.source.broken=skip", "--shard-megabytes", "1")
+    said = cnnjax("data", "convert", *again).done.out.splitlines()
+    assert said[0].startswith(f"{told['examples']['train']} training examples in 1 file of ")
+    assert said[2] == f"data.source: {{kind: arrayrecord, path: {tmp_path / 'again'}}}"
+    source = f"data.source={{kind: arrayrecord, path: {out}, channels: 1}}"
+    assert cnnjax("data", "show", config, source, "--json").done.json["examples"] == told["examples"]
+    assert cnnjax("train", config, source, "train.duration={steps: 2}", "--run-dir", tmp_path / "run").done
