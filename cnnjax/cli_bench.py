@@ -61,7 +61,7 @@ def input_speed(
 @app.command()
 def photographs(
     workers: Annotated[str, typer.Option(help="Numbers of reading processes, with commas.")] = "0,2",
-    torch: Annotated[bool, typer.Option("--torch", help="PyTorch's loader too; needs torchvision.")] = False,
+    with_torch: Annotated[bool, typer.Option("--torch", help="PyTorch's loader too; needs torchvision.")] = False,
     size: Annotated[int, typer.Option(help="Height and width of the images that are made.", min=1)] = 224,
     batch: Annotated[int, typer.Option(help="Images in a batch.", min=1)] = 64,
     rounds: Annotated[int, typer.Option(help="Turns of each reader.", min=1)] = 5,
@@ -72,7 +72,7 @@ def photographs(
     from cnnjax.bench.photographs import add_to_report, measure_photographs
 
     counts = _numbers(workers, "--workers", least=0)
-    row = measure_photographs(counts, torch=torch, size=size, batch=batch, rounds=rounds)
+    row = measure_photographs(counts, with_torch=with_torch, size=size, batch=batch, rounds=rounds)
     if report is not None:
         add_to_report(row, report)
     if as_json:

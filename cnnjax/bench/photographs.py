@@ -39,7 +39,7 @@ class Reader(TypedDict):
 
 
 def measure_photographs(
-    workers: Sequence[int], *, torch: bool, size: int = 224, batch: int = 64, batches: int = 8, rounds: int = 5
+    workers: Sequence[int], *, with_torch: bool, size: int = 224, batch: int = 64, batches: int = 8, rounds: int = 5
 ) -> dict[str, Any]:
     """Times the training input of ImageNet: a random-resized crop, a flip, and floats of mean 0 and deviation 1.
 
@@ -47,7 +47,7 @@ def measure_photographs(
 
     Args:
         workers: numbers of reading processes to try, for each library; 0 is ours with threads, PyTorch's without any.
-        torch: whether to try PyTorch's too.
+        with_torch: whether to try PyTorch's too.
         batches: of one turn.
 
     Returns:
@@ -56,7 +56,7 @@ def measure_photographs(
     Raises:
         ConfigError: PyTorch or torchvision is not installed.
     """
-    if torch and not all(find_spec(name) for name in ("torch", "torchvision")):
+    if with_torch and not all(find_spec(name) for name in ("torch", "torchvision")):
         raise ConfigError("--torch needs torch and torchvision; install them, or leave it out")
     with tempfile.TemporaryDirectory() as folder:
         write_photographs(Path(folder), _FILES)
@@ -66,7 +66,7 @@ def measure_photographs(
             for count in workers:
                 for scaled in (False, True):
                     turns.append((_reader("cnnjax", count, scaled), _ours(folder, size, batch, count, scaled)))
-                if torch:
+                if with_torch:
                     children.append(_start_torch(folder, size, batch, count))
                     turns.append((_reader("torch", count, False), _asks(children[-1])))
             for _ in range(rounds):

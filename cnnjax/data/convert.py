@@ -19,7 +19,7 @@ from cnnjax.config_data import FolderSource, ManifestSource, MasksSource, Source
 from cnnjax.data.examples import require_labels
 from cnnjax.data.files import in_threads
 from cnnjax.data.folders import Part, list_files
-from cnnjax.data.images import Encoded, name_of, read_image, read_mask, upright_size
+from cnnjax.data.image_files import Encoded, name_of, read_image, read_mask, upright_size
 from cnnjax.data.records import (
     FORMAT,
     INFO,

@@ -12,7 +12,8 @@ import numpy as np
 
 from cnnjax.data.crops import Crop
 from cnnjax.data.examples import ArrayExamples, Datasets, Examples, Read, require_labels
-from cnnjax.data.images import File, Fit, name_of, read_image, read_mask, read_pixels, upright_size
+from cnnjax.data.image_files import File, name_of, read_image, read_mask, read_pixels, upright_size
+from cnnjax.data.images import Fit
 from cnnjax.errors import CnnjaxWarning, DataError
 
 

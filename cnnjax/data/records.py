@@ -29,7 +29,7 @@ from cnnjax.config_data import ArrayRecordSource
 from cnnjax.data.crops import Crop
 from cnnjax.data.examples import Datasets
 from cnnjax.data.files import DecodedExamples, Decoding, as_datasets
-from cnnjax.data.images import Encoded
+from cnnjax.data.image_files import Encoded
 from cnnjax.errors import ConfigError, DataError
 
 VERSION = 1

@@ -15,7 +15,7 @@ from cnnjax.config_data import TfdsSource
 from cnnjax.data.crops import Crop
 from cnnjax.data.examples import Datasets
 from cnnjax.data.files import DecodedExamples, Decoding, as_datasets
-from cnnjax.data.images import Encoded
+from cnnjax.data.image_files import Encoded
 from cnnjax.errors import ConfigError, DataError, first_line
 from cnnjax.registry import did_you_mean
 

@@ -18,7 +18,7 @@ from cnnjax.analysis.attribution import (
     map_layers,
     smooth_gradient,
 )
-from cnnjax.data.images import read_image
+from cnnjax.data.image_files import read_image
 from cnnjax.errors import ConfigError
 from cnnjax.registry import did_you_mean
 from cnnjax.train.pictures import new_figure, require_picture, save_picture, show_image

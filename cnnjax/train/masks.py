@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnjax.data.images import write_palette_image
+from cnnjax.data.image_files import write_palette_image
 from cnnjax.errors import ConfigError
 from cnnjax.weights.preprocessing import Preprocessing
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from cnnjax.data.images import read_image
+from cnnjax.data.image_files import read_image
 from cnnjax.errors import ConfigError, DataError, WeightsError
 from cnnjax.train.masks import NO_CLASS, Mask, place_back
 from cnnjax.train.run_weights import run_weights

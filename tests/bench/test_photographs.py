@@ -21,7 +21,7 @@ def test_files_are_photographs_of_a_common_size(tmp_path):
 def test_readers_take_turns_and_tell_their_rates(monkeypatch, tmp_path):
     monkeypatch.setattr("cnnjax.bench.photographs._FILES", 24)
     torch = all(importlib.util.find_spec(name) for name in ("torch", "torchvision"))
-    row = measure_photographs([0], torch=torch, size=32, batch=4, batches=1, rounds=3)
+    row = measure_photographs([0], with_torch=torch, size=32, batch=4, batches=1, rounds=3)
     readers = row["readers"]
     assert [each["scaled_decoding"] for each in readers] == [False, True, *([False] if torch else [])]
     for each in readers:
@@ -43,4 +43,4 @@ def test_the_page_compares_with_the_best_of_torch(tmp_path):
 def test_a_missing_peer_is_told(monkeypatch):
     monkeypatch.setattr("cnnjax.bench.photographs.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="--torch needs torch and torchvision; install them, or leave it out"):
-        measure_photographs([0], torch=True)
+        measure_photographs([0], with_torch=True)

@@ -12,7 +12,8 @@ from cnnjax.config_augment import ResizedCrop
 from cnnjax.data.crops import draw_crops, random_box
 from cnnjax.data.examples import ArrayExamples, ChosenExamples
 from cnnjax.data.files import Decoding, FileExamples
-from cnnjax.data.images import fit_images, read_image, read_mask
+from cnnjax.data.image_files import read_image, read_mask
+from cnnjax.data.images import fit_images
 from cnnjax.data.loader import Shard, TrainBatches
 from cnnjax.weights.preprocessing import Preprocessing
 

@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from cnnjax.data.files import Decoding, FileExamples, in_memory, in_threads
-from cnnjax.data.images import read_image, read_mask, upright_size
+from cnnjax.data.image_files import read_image, read_mask, upright_size
 from cnnjax.errors import CnnjaxWarning, DataError
 
 PHOTOGRAPH = Image.fromarray(load_sample_image("china.jpg"))

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cnnjax.data.images import fit_images, read_image, resize_images
+from cnnjax.data.image_files import read_image
+from cnnjax.data.images import fit_images, resize_images
 from cnnjax.errors import ConfigError, DataError
 
 

@@ -13,7 +13,7 @@ from image_files import photograph, write_photograph
 
 from cnnjax.config_data import DataConfig, TfdsSource
 from cnnjax.data.examples import ArrayExamples
-from cnnjax.data.images import read_image, read_pixels
+from cnnjax.data.image_files import read_image, read_pixels
 from cnnjax.data.sources import load
 from cnnjax.errors import CnnjaxWarning, ConfigError, DataError
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from cnnjax.data.images import fit_images, read_image
+from cnnjax.data.image_files import read_image
+from cnnjax.data.images import fit_images
 from cnnjax.errors import DataError, WeightsError
 from cnnjax.weights.preprocessing import Preprocessing
 from cnnjax.weights.published import imagenet_labels, published, published_preprocessing
