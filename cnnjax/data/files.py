@@ -50,7 +50,18 @@ class FileExamples:
 
     def read(self, indices: np.ndarray) -> Read:
         """The files with these numbers, in this order; DataError for a broken one, unless those are skipped."""
-        images = np.zeros((len(indices), *self.image_shape), np.uint8)
+        return self._read(indices, self._image, self.image_shape)
+
+    def read_as(
+        self, indices: np.ndarray, fit: Callable[[np.ndarray], np.ndarray], shape: tuple[int, int, int]
+    ) -> Read:
+        """The same, but each picture, (own height, own width, channels) uint8, is brought to `shape` by `fit`."""
+        return self._read(
+            indices, lambda index: fit(read_image(self.paths[index], size=None, channels=self.channels)), shape
+        )
+
+    def _read(self, indices: np.ndarray, image: Callable[[int], np.ndarray], shape: tuple[int, int, int]) -> Read:
+        images = np.zeros((len(indices), *shape), np.uint8)
         labels = np.zeros((len(indices), *self.label_shape), np.int32)
         mask = np.ones(len(indices), np.float32)
 
@@ -58,7 +69,7 @@ class FileExamples:
             index = int(indices[place])
             try:
                 label = self._label(index)
-                images[place] = self._image(index)
+                images[place] = image(index)
                 labels[place] = label
             except DataError as error:
                 if not self.skip_broken:
