@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cnnjax.errors import CnnjaxError
     from cnnjax.models import create_model, list_models
     from cnnjax.train.evaluation import evaluate
+    from cnnjax.train.features import extract_features
     from cnnjax.train.loop import fit
     from cnnjax.train.predict import predict, predict_masks
     from cnnjax.weights.bundle import load_weights
@@ -22,6 +23,7 @@ _HOMES = {
     "Config": "cnnjax.config",
     "create_model": "cnnjax.models",
     "evaluate": "cnnjax.train.evaluation",
+    "extract_features": "cnnjax.train.features",
     "fit": "cnnjax.train.loop",
     "list_models": "cnnjax.models",
     "load_config": "cnnjax.config_files",
@@ -37,6 +39,7 @@ __all__ = [
     "__version__",
     "create_model",
     "evaluate",
+    "extract_features",
     "fit",
     "list_models",
     "load_config",

@@ -8,7 +8,17 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from cnnjax import cli_bench, cli_data, cli_explain, cli_export, cli_predict, cli_scale, cli_study, cli_weights
+from cnnjax import (
+    cli_bench,
+    cli_data,
+    cli_explain,
+    cli_export,
+    cli_features,
+    cli_predict,
+    cli_scale,
+    cli_study,
+    cli_weights,
+)
 from cnnjax.cli_options import ConfigFile, Fields, Json, Overrides, Which, checkpoint_of
 from cnnjax.errors import CnnjaxError, CnnjaxWarning, ConfigError
 from cnnjax.malloc import keep_freed_memory
@@ -117,6 +127,7 @@ def evaluate(
 app.command()(cli_predict.predict)
 app.command()(cli_explain.explain)
 app.command()(cli_export.export)
+app.command()(cli_features.features)
 
 
 @app.command("config")

@@ -4,22 +4,21 @@ Pure functions. A score is a function of one image, (height, width, channels) to
 Its gradient, `jax.grad(score)`, is the saliency of Simonyan, Vedaldi and Zisserman 2013, arXiv:1312.6034.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax.core import tracers
 
+from cnnjax.analysis.layer_outputs import Variables, call_with, output_shapes
 from cnnjax.errors import ConfigError
 from cnnjax.nn.network import Network
 from cnnjax.registry import did_you_mean
 
 Score = Callable[[jax.Array], jax.Array]
 Gradient = Callable[[jax.Array], jax.Array]
-Variables = Mapping[str, Any]
 
 
 def class_score(network: Network, variables: Variables, index: int | jax.Array) -> Score:
@@ -97,45 +96,23 @@ def map_layers(network: Network, variables: Variables, input_shape: tuple[int, i
     Args:
         variables: or their shapes.
     """
-    found: dict[str, None] = {}
-
-    def note(path: str, output: Any) -> Any:
-        if path and getattr(output, "ndim", 0) == 4 and max(output.shape[1:3]) > 1:
-            found[path] = None
-        return output
-
-    images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-    jax.eval_shape(lambda given, x: _with_outputs(network, given, x, note), variables, images)
-    return list(found)
+    shapes = output_shapes(network.clone(lowering="native"), variables, input_shape)
+    return [path for path, shape in shapes.items() if len(shape) == 3 and max(shape[:2]) > 1]
 
 
 def _run(network: Network, variables: Variables, images: jax.Array, layer: str, change: Any) -> tuple[Any, jax.Array]:
     """The outputs with `change` added to a layer's output, and that output without it."""
     maps: list[jax.Array] = []
 
-    def replace(path: str, output: Any) -> Any:
+    def replace(module: nn.Module, path: str, first: Any, output: Any) -> Any:
         if path != layer:
             return output
         maps.append(output)
         return output if change is None else output + change
 
-    outputs = _with_outputs(network, variables, images, replace)
+    # Other lowerings may compute two layers in one, and then there is no output of the first to replace.
+    outputs = call_with(network.clone(lowering="native"), variables, images, replace)
     if not maps:
         known = map_layers(network, variables, tuple(images.shape[1:]))  # type: ignore[arg-type]
         raise ConfigError(f"layer '{layer}': no such layer; {did_you_mean(layer, known)}")
     return outputs, maps[0]
-
-
-def _with_outputs(network: Network, variables: Variables, images: jax.Array, change: Callable[[str, Any], Any]) -> Any:
-    """The network in evaluation, each module's output replaced by what `change` makes of its path and of it."""
-    outside = tracers.current_trace()
-
-    def intercept(call: Any, arguments: Any, keywords: Any, context: nn.module.InterceptorContext) -> Any:
-        output = call(*arguments, **keywords)
-        if context.method_name != "__call__" or tracers.current_trace() != outside:
-            return output
-        return change("/".join(context.module.path), output)
-
-    # Other lowerings may compute two layers in one, and then there is no output of the first to replace.
-    with nn.intercept_methods(intercept):
-        return network.clone(lowering="native").apply(variables, images, train=False)

@@ -13,7 +13,7 @@ import numpy as np
 from cnnjax.data.crops import Crop
 from cnnjax.data.examples import ArrayExamples, Datasets, Examples, Read, require_labels
 from cnnjax.data.image_files import File, name_of, read_image, read_mask, read_pixels, upright_size
-from cnnjax.data.images import Fit
+from cnnjax.data.images import Fit, Size, height_and_width
 from cnnjax.errors import CnnjaxWarning, DataError
 
 
@@ -21,17 +21,21 @@ from cnnjax.errors import CnnjaxWarning, DataError
 class Decoding:
     """How image files become inputs of one size; see `read_image`."""
 
-    size: int
-    """Height and width of every image."""
+    size: Size
+    """Height and width of every image; one number for both."""
     channels: int
     fit: Fit = "resize"
     shorter_side: int | None = None
     scaled_decoding: bool = False
     skip_broken: bool = False
     """Whether a file that cannot be read is left out, or an error."""
+    prepare: Callable[[np.ndarray], np.ndarray] | None = None
+    """What brings an image, (any height, any width, channels) uint8, to `size` in place of all this."""
 
     def image(self, file: File, crop: Crop | None) -> np.ndarray:
-        """(size, size, channels) uint8."""
+        """(height, width, channels) uint8."""
+        if self.prepare is not None:
+            return self.prepare(read_image(file, size=None, channels=self.channels))
         return read_image(
             file, size=self.size, channels=self.channels, fit=self.fit, shorter_side=self.shorter_side,
             scaled_decoding=self.scaled_decoding, crop=crop,
@@ -39,13 +43,15 @@ class Decoding:
 
     def pixels(self, pixels: np.ndarray, name: str, crop: Crop | None) -> np.ndarray:
         """The same of an image that is an array, which messages call by `name`."""
+        if self.prepare is not None:
+            return self.prepare(read_pixels(pixels, name, size=None, channels=self.channels))
         return read_pixels(
             pixels, name, size=self.size, channels=self.channels, fit=self.fit, shorter_side=self.shorter_side,
             crop=crop,
         )  # fmt: skip
 
     def mask(self, file: File, image: File, classes: int, crop: Crop | None) -> np.ndarray:
-        """(size, size) int32, the classes of the pixels of an image."""
+        """(height, width) int32, the classes of the pixels of an image."""
         sizes = [upright_size(each) for each in (image, file)]
         if sizes[0] != sizes[1]:
             expected, own = (f"{height}x{width}" for height, width in sizes)
@@ -66,7 +72,7 @@ class DecodedExamples(ABC):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of every image."""
-        return self.decoding.size, self.decoding.size, self.decoding.channels
+        return *height_and_width(self.decoding.size), self.decoding.channels
 
     @property
     def label_shape(self) -> tuple[int, ...]:

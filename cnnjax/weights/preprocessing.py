@@ -111,4 +111,7 @@ class Preprocessing(Section):
             return image
         # Pillow resizes each channel by itself, but takes no picture of, say, two of them.
         planes = (Image.fromarray(np.ascontiguousarray(image[..., channel])) for channel in range(image.shape[-1]))
-        return np.stack([np.asarray(p.resize((width, height), _FILTERS[self.interpolation])) for p in planes], axis=-1)
+        # Across and then down, as when the data are loaded: from release 13 on, Pillow does some the other way round.
+        interpolation, own_height = _FILTERS[self.interpolation], image.shape[0]
+        across = (plane.resize((width, own_height), interpolation) for plane in planes)
+        return np.stack([np.asarray(plane.resize((width, height), interpolation)) for plane in across], axis=-1)

@@ -1,11 +1,15 @@
 """Attributions: their axioms, and what they are by definition."""
 
+import functools
+from dataclasses import dataclass, replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from flax import traverse_util
 
 from cnnjax.analysis.attribution import (
     class_score,
@@ -42,18 +46,118 @@ def small():
     return network, variables_of(network, (16, 16, 3)), jnp.asarray(RANDOM.normal(size=(16, 16, 3)), jnp.float32)
 
 
+@dataclass(frozen=True)
+class Built:
+    """A small network with weights, and an image."""
+
+    network: Network
+    variables: dict
+    image: jax.Array
+
+    def score(self, index: int):
+        return class_score(self.network, self.variables, index)
+
+    def with_head(self, change) -> "Built":
+        """With another kernel of the head, made of (inputs, classes) by `change`."""
+        params = self.variables["params"]
+        head = {**params["head"], "kernel": change(params["head"]["kernel"])}
+        return replace(self, variables={**self.variables, "params": {**params, "head": head}})
+
+
+# With normalisation and without, with gates, shortcuts and depthwise convolutions.
+SMALL = {
+    "vgg11": {"width": 0.125, "dense_width": 64, "stem": "small", "stage_sizes": (1, 1), "stage_widths": (64, 128)},
+    "cifar_resnet20": {"stage_sizes": (1, 1, 1)},
+    "se_resnet18": {"stem": "small", "width": 0.125, "stage_sizes": (1, 1), "stage_widths": (64, 128)},
+    "mobilenet_v1": {"stem": "small", "width": 0.125, "stage_sizes": (1, 1), "stage_widths": (64, 128)},
+}
+# Those whose head reads the means of the last stage's maps, and that stage.
+AVERAGED = {"cifar_resnet20": "stage3", "se_resnet18": "stage2", "mobilenet_v1": "stage2"}
+
+
+@pytest.fixture(scope="module")
+def built():
+    @functools.cache
+    def build(name: str, **fields) -> Built:
+        forgetful = {} if name == "vgg11" else {"norm_momentum": 1e-6}
+        network = create_model(name, num_classes=4, lowering="native", **SMALL[name], **forgetful, **fields)
+        image, *images = jnp.asarray(np.random.default_rng(5).normal(size=(9, 16, 16, 3)), jnp.float32)
+        variables = variables_of(network, image.shape)
+        if forgetful:  # Statistics of a batch rather than 0 and 1, so that no map grows beyond measure or dies.
+            _, changed = network.apply(
+                variables, jnp.stack(images), train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)}
+            )
+            variables = {**variables, **changed}
+        return Built(network, variables, image)
+
+    return build
+
+
 @pytest.mark.parametrize(
-    ("name", "fields", "shape"),
-    [("lenet5_modern", {}, (32, 32, 1)), ("cifar_resnet20", {"stage_sizes": (1, 1, 1)}, (16, 16, 3))],
+    ("name", "activation", "steps"), [*((name, "silu", 64) for name in SMALL), ("cifar_resnet20", "relu", 512)]
 )
-def test_integrated_gradients_are_complete(name, fields, shape):
-    network = create_model(name, num_classes=10, lowering="native", **fields)
-    variables = variables_of(network, shape)
-    image = jnp.asarray(RANDOM.normal(size=shape), jnp.float32)
-    score = class_score(network, variables, 3)
-    change = float(score(image) - score(jnp.zeros_like(image)))
-    attribution = integrated_gradients(jax.jit(jax.grad(score)), image, jnp.zeros_like(image), steps=128)
-    assert float(attribution.sum()) == pytest.approx(change, rel=1e-3, abs=1e-3)
+def test_integrated_gradients_are_complete(name, activation, steps, built):
+    """Their sum is the change of the score from the baseline; where ReLU makes the gradient jump, with more steps."""
+    given = built(name, activation=activation)
+    baseline = 0.5 * given.image
+    changes = np.array([given.score(index)(given.image) - given.score(index)(baseline) for index in range(4)])
+    index = int(np.abs(changes).argmax())
+    attribution = integrated_gradients(jax.jit(jax.grad(given.score(index))), given.image, baseline, steps=steps)
+    assert float(attribution.sum()) == pytest.approx(changes[index], rel=1e-3, abs=0)
+
+
+@pytest.mark.parametrize("name", AVERAGED)
+def test_grad_cam_is_complete_before_it_drops_what_speaks_against_the_class(name, built):
+    """What speaks for a class, less what speaks against it, is its logit without the bias: maps, means, one layer."""
+    given = built(name).with_head(lambda kernel: kernel.at[:, 1].set(-kernel[:, 2]))
+    of, against = (
+        grad_cam(given.network, given.variables, given.image, index, AVERAGED[name]).sum() for index in (2, 1)
+    )
+    bias = given.variables["params"]["head"]["bias"][2]
+    assert float(of - against) == pytest.approx(float(given.score(2)(given.image) - bias), rel=1e-3)
+    assert of > 0
+    assert against > 0
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_class_whose_logit_sees_nothing_has_no_attributions(name, built):
+    given = built(name).with_head(lambda kernel: kernel.at[:, 1].set(0))
+    last = map_layers(given.network, given.variables, given.image.shape)[-1]
+    for index, seen in ((1, False), (2, True)):
+        gradient = jax.jit(jax.grad(given.score(index)))
+        found = (
+            gradient(given.image),
+            integrated_gradients(gradient, given.image, jnp.zeros_like(given.image), steps=4),
+            smooth_gradient(gradient, given.image, jax.random.key(0), deviation=0.1, samples=2),
+        )
+        assert [bool(jnp.any(each != 0)) for each in found] == [seen] * 3
+        assert seen or not jnp.any(grad_cam(given.network, given.variables, given.image, index, last))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_channel_that_no_layer_reads_gets_nothing_and_changes_nothing(name, built):
+    given = built(name)
+    first = next(
+        path
+        for path, kernel in traverse_util.flatten_dict(given.variables["params"]).items()
+        if path[-1] == "kernel" and kernel.ndim == 4 and kernel.shape[2] == 3 and kernel.shape[-1] > 1
+    )
+    params = traverse_util.flatten_dict(given.variables["params"])
+    params[first] = params[first].at[:, :, 1].set(0)
+    variables = {**given.variables, "params": traverse_util.unflatten_dict(params)}
+    gradient = jax.jit(jax.grad(class_score(given.network, variables, 0)))
+    for attribution in (
+        gradient(given.image),
+        integrated_gradients(gradient, given.image, jnp.ones_like(given.image), steps=4),
+    ):
+        assert not jnp.any(attribution[..., 1])
+        assert jnp.any(attribution[..., 0])
+        assert jnp.any(attribution[..., 2])
+    layer = map_layers(given.network, variables, given.image.shape)[0]
+    other = given.image.at[..., 1].add(3.0)
+    np.testing.assert_array_equal(
+        *(grad_cam(given.network, variables, image, 0, layer) for image in (given.image, other))
+    )
 
 
 def test_what_is_not_seen_gets_nothing(small):

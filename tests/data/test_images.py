@@ -11,6 +11,7 @@ from PIL import Image
 from cnnjax.data.image_files import read_image
 from cnnjax.data.images import fit_images, resize_images
 from cnnjax.errors import ConfigError, DataError
+from cnnjax.weights.preprocessing import Preprocessing
 
 
 def random_images(*shape: int) -> np.ndarray:
@@ -26,6 +27,19 @@ def test_resize_equals_pillow_image_by_image(monkeypatch, size, channels):
     for image, result in zip(images, resized, strict=True):
         alone = Image.fromarray(image[..., 0] if channels == 1 else image).resize(size[::-1], Image.Resampling.BILINEAR)
         np.testing.assert_array_equal(result, np.asarray(alone).reshape(*size, channels))
+
+
+@pytest.mark.parametrize("own", [(90, 30), (30, 90), (40, 41)])
+@pytest.mark.parametrize("size", [(16, 16), (20, 60), (95, 20)])
+def test_resize_goes_across_and_then_down_whatever_the_release_of_pillow(own, size):
+    """In training as in predicting, or a tall picture would not be the same in both."""
+    image = random_images(*own, 3)
+    across = Image.fromarray(image).resize((size[1], own[0]), Image.Resampling.BILINEAR)
+    down = np.asarray(across.resize(size[::-1], Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(resize_images(image[None], *size)[0], down)
+    np.testing.assert_array_equal(Preprocessing(size=size, fit="stretch").fit_size(image), down)
+    at_once = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+    assert np.abs(at_once.astype(int) - down).max() <= 2
 
 
 def test_resize_takes_any_number_of_channels():

@@ -10,7 +10,7 @@ import pytest
 
 from cnnjax.models import list_models
 
-COMMANDS = ("train", "eval", "predict", "config", "models", "summary")
+COMMANDS = ("train", "eval", "predict", "features", "config", "models", "summary")
 
 
 def test_help_names_every_command(cnnjax):
@@ -47,6 +47,7 @@ LIGHT = (
     ["models", "none*"],
     ["models", "--hepl"],
     ["eval", "none", "--checkpoint", "first"],
+    ["features", "none", "CONFIG", "data.batch_size=many"],
 )
 
 
