@@ -27,7 +27,8 @@ def export_program(weights: Weights, path: str | Path, *, platforms: Sequence[st
         platforms: that it shall run on.
 
     Returns:
-        The path of the description: the image's size, how pictures of other sizes were fitted to it, and the classes.
+        The path of the description: the image's size, how pictures of other sizes were fitted to it (with Pillow, first
+        across and then down), and the classes.
 
     Raises:
         ConfigError: no such platform, or another ending.

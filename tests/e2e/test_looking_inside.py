@@ -55,7 +55,8 @@ def test_an_exported_run_predicts_the_same_without_cnnjax(trained, picture, tmp_
     assert described["input"] == "images (batch, 32, 32, 1) uint8"
     code = (
         "import sys, jax, numpy as np; from PIL import Image;"
-        "image = Image.open('picture.png').resize((32, 32), Image.Resampling.BILINEAR);"
+        "image = Image.open('picture.png'); across = image.resize((32, image.height), Image.Resampling.BILINEAR);"
+        "image = across.resize((32, 32), Image.Resampling.BILINEAR);"
         "run = jax.export.deserialize(open('net.jaxexport', 'rb').read()).call;"
         "logits = run(np.asarray(image)[None, ..., None]); print(*jax.nn.softmax(logits)[0]);"
         "assert 'cnnjax' not in sys.modules"
