@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any, TypedDict
 
 import jax
@@ -26,6 +26,8 @@ from cnnjax.train.step import normalize
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _WIDTH, _HEIGHT, _QUALITY = 500, 375, 90  # ImageNet's commonest size
 _FILES = 512
+# Until the reader before has made ahead what it may, and leaves the cores alone.
+_SETTLE_SECONDS = 2.0
 
 
 class Reader(TypedDict):
@@ -71,6 +73,7 @@ def measure_photographs(
                     turns.append((_reader("torch", count, False), _asks(children[-1])))
             for _ in range(rounds):
                 for reader, turn in turns:
+                    sleep(_SETTLE_SECONDS)
                     reader["rounds"].append(turn(batches))
         finally:
             for child in children:
@@ -119,6 +122,8 @@ def _ours(folder: str, size: int, batch: int, workers: int, scaled: bool) -> Cal
     prepare(next(read))
 
     def turn(count: int) -> float:
+        for _ in range(config.data.prefetch + workers):  # made while others had their turn
+            next(read)
         start = perf_counter()
         for _ in range(count):
             jax.block_until_ready(prepare(next(read)))

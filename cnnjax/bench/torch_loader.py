@@ -46,6 +46,8 @@ def main() -> None:
     next(batches)
     print("ready", flush=True)
     for line in sys.stdin:
+        for _ in range(2 * workers):  # made while others had their turn
+            next(batches)
         start, count = perf_counter(), int(line)
         for _ in range(count):
             next(batches)

@@ -20,6 +20,7 @@ def test_files_are_photographs_of_a_common_size(tmp_path):
 
 def test_readers_take_turns_and_tell_their_rates(monkeypatch, tmp_path):
     monkeypatch.setattr("cnnjax.bench.photographs._FILES", 24)
+    monkeypatch.setattr("cnnjax.bench.photographs._SETTLE_SECONDS", 0.0)
     torch = all(importlib.util.find_spec(name) for name in ("torch", "torchvision"))
     row = measure_photographs([0], with_torch=torch, size=32, batch=4, batches=1, rounds=3)
     readers = row["readers"]
