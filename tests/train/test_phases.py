@@ -38,11 +38,10 @@ def config_of(steps, phases):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, compiling_once):
+def trained(tmp_path_factory):
     """A run of three phases."""
     run = tmp_path_factory.mktemp("phases") / "run"
-    with compiling_once():
-        fit(config_of(6, PHASES), run)
+    fit(config_of(6, PHASES), run)
     return run
 
 
