@@ -48,7 +48,8 @@ def _of_whole(pair: tuple[float, float]) -> tuple[float, float]:
 class ResizedCrop(Section):
     """Cuts a part of any size and aspect out of the image and brings that to the size: Inception's crop.
 
-    It is done where the image is decoded, at its own size, and so comes first. `data.fit` is for the held-out images.
+    It is done where the image is read, and so comes first: a file's at its own size, that of a set in memory at the
+    size it is kept at. `data.fit` is for the held-out images.
     """
 
     kind: Literal["resized_crop"]

@@ -42,7 +42,10 @@ def measure_input(config: Config, batches: int = 200, rounds: int = 3) -> dict[s
 
 def _rate(examples: Examples, config: Config, batches: int, put: Callable[[Batch], Any] | None, prefetch: int) -> float:
     size = config.data.batch_size
-    source = train_batches(examples, batch_size=size, seed=0, shard=Shard(), put=put, prefetch=prefetch)
+    source = train_batches(
+        examples, batch_size=size, seed=0, shard=Shard(), put=put, prefetch=prefetch,
+        workers=config.data.workers if prefetch else 0, crop=config.data.crop,
+    )  # fmt: skip
     jax.block_until_ready(next(source))  # the order of the first epoch, and the thread
     start = perf_counter()
     for _ in range(batches):

@@ -16,7 +16,7 @@ from cnnjax.config_augment import ResizedCrop
 from cnnjax.data.crops import draw_crops
 from cnnjax.data.examples import Examples, are_in_memory
 from cnnjax.data.random_bits import random_stream
-from cnnjax.data.workers import InProcesses
+from cnnjax.data.workers import InProcesses, Source
 from cnnjax.errors import ConfigError
 
 Batch = dict[str, np.ndarray]
@@ -188,7 +188,7 @@ def eval_batches(
 
 
 def _pipeline(
-    source: TrainBatches | EvalBatches | InProcesses,
+    source: Source,
     put: Callable[[Batch], Any] | None,
     prefetch: int,
     threads: int = 1,

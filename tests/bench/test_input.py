@@ -41,3 +41,11 @@ def test_the_clock_sees_every_batch(monkeypatch):
     config = load_config(CONFIG, ["data.batch_size=32"])
     result = measure_input(config, batches=4, rounds=1)
     assert result["host_images_per_second"] == result["device_images_per_second"] == pytest.approx(4 * 32)
+
+
+def test_images_are_cut_as_in_training(monkeypatch):
+    cut = []
+    monkeypatch.setattr("cnnjax.data.loader.draw_crops", lambda config, **_: cut.append(config.area))
+    config = load_config(CONFIG, ["data.augment=[{kind: resized_crop, area: [0.25, 0.5]}]", "data.prefetch=0"])
+    measure_input(config, batches=1, rounds=1)
+    assert set(cut) == {(0.25, 0.5)}

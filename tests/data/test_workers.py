@@ -137,6 +137,7 @@ def train_with_a_worker(pids):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc, which tells a process from its remains")
 def test_workers_end_with_the_process_that_trains():
     context = multiprocessing.get_context("spawn")
     pids = context.SimpleQueue()

@@ -183,6 +183,7 @@ def test_a_change_of_meaning_is_refused_unless_forced(run, override, told):
         "parallel.devices=2",
         "eval.every=null",
         "data.prefetch=0",
+        "data.workers=2",
         "train.duration.steps=7",
     ],
 )
