@@ -5,7 +5,7 @@ small network's step.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,6 +132,36 @@ def eval_steps(examples: int, batch_size: int) -> int:
     return -(-examples // batch_size)
 
 
+class TrainStream(Iterator[Any]):
+    """Batches without end; leaving a `with` of it ends the threads and processes that make them."""
+
+    def __init__(self, batches: grain.DatasetIterator, processes: InProcesses | None) -> None:
+        self._batches = batches
+        self._processes = processes
+
+    def __next__(self) -> Any:
+        return next(self._batches)
+
+    def get_state(self) -> dict[str, Any]:
+        """Where it stands, as JSON: it counts the batches handed out, not those made ahead."""
+        return self._batches.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from such a state as if never stopped."""
+        self._batches.set_state(state)
+
+    def close(self) -> None:
+        self._batches.close()
+        if self._processes is not None:
+            self._processes.close()
+
+    def __enter__(self) -> "TrainStream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 def train_batches(
     examples: Examples,
     *,
@@ -142,7 +172,7 @@ def train_batches(
     prefetch: int = 2,
     workers: int = 0,
     crop: ResizedCrop | None = None,
-) -> grain.DatasetIterator:
+) -> TrainStream:
     """Endless shuffled batches of this host; each epoch has an order of its own and drops its remainder.
 
     Args:
@@ -156,17 +186,16 @@ def train_batches(
         crop: what is cut out of each image where it is read.
 
     Returns:
-        An iterator over `Batch`es, or what `put` makes of them. Its `get_state()` is JSON that counts the batches
-        handed out, not those made ahead; after `set_state(state)` it goes on as if never stopped. `close()` ends its
-        thread.
+        An iterator over `Batch`es, or what `put` makes of them.
 
     Raises:
         ConfigError: the batch is larger than the training set, or does not divide by the hosts.
     """
     source = TrainBatches(examples, batch_size=batch_size, seed=seed, shard=shard, crop=crop)
     if not workers or are_in_memory(examples):
-        return iter(_pipeline(source, put, prefetch))
-    return iter(_pipeline(InProcesses(source, workers), put, max(1, prefetch) + workers, threads=workers))
+        return TrainStream(iter(_pipeline(source, put, prefetch)), None)
+    processes = InProcesses(source, workers)
+    return TrainStream(iter(_pipeline(processes, put, max(1, prefetch) + workers, threads=workers)), processes)
 
 
 def eval_batches(

@@ -23,7 +23,7 @@ class Source(Protocol):
 
 
 class InProcesses:
-    """The same batches, each read by one of several processes, which end with this object."""
+    """The same batches, each read by one of several processes, which end when it is closed."""
 
     def __init__(self, source: Source, workers: int) -> None:
         self._length = len(source)
@@ -45,6 +45,10 @@ class InProcesses:
         for message in messages:
             warnings.warn(message, CnnjaxWarning, stacklevel=2)
         return batch
+
+    def close(self) -> None:
+        """Ends the processes, each when it has read what it is reading."""
+        self._pool.shutdown(cancel_futures=True)
 
 
 _source: Source | None = None

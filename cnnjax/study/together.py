@@ -19,7 +19,7 @@ from jax import lax
 
 from cnnjax.config import Config
 from cnnjax.data.examples import Datasets
-from cnnjax.data.loader import Shard, TrainBatches, train_batches
+from cnnjax.data.loader import Shard, TrainBatches, TrainStream, train_batches
 from cnnjax.errors import TrainingError
 from cnnjax.ops.onednn import compiler_options
 from cnnjax.parallel import Executor, over_devices, put_stacked
@@ -103,10 +103,10 @@ def train_together(
             for task, path in zip(tasks, paths, strict=True)
         ]
         batches = [
-            train_batches(
+            held.enter_context(train_batches(
                 data.train, batch_size=config.data.batch_size, seed=task.config.seed, shard=Shard(),
                 prefetch=config.data.prefetch, workers=config.data.workers, crop=config.data.crop,
-            )
+            ))
             for task in tasks
         ]  # fmt: skip
         for training in trainings:
@@ -121,7 +121,7 @@ def train_together(
 @dataclass
 class _Group:
     trainings: list[Training]
-    batches: list[Any]
+    batches: list[TrainStream]
     way: Way
     steps: Sequence[Step]
     """One for each phase."""

@@ -12,7 +12,7 @@ import jax
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.config import Config
 from cnnjax.data.examples import Datasets
-from cnnjax.data.loader import Shard, train_batches
+from cnnjax.data.loader import Shard, TrainStream, train_batches
 from cnnjax.data.sources import load
 from cnnjax.errors import CnnjaxError, RunError, TrainingError
 from cnnjax.parallel import Executor, agree, broadcast, join_processes, keep_compiled, make_executor, should_stop
@@ -132,9 +132,8 @@ class Training:
 
     def train(self) -> Record:
         """From the newest checkpoint, or from the start, to the end of the run."""
-        task, config = self.task, self.task.config
-        train_steps = [self.executor.compile_train(train_step) for train_step in task.train_steps]
-        batches = train_batches(
+        config = self.task.config
+        with train_batches(
             self.data.train,
             batch_size=config.data.batch_size,
             seed=config.seed,
@@ -143,7 +142,12 @@ class Training:
             prefetch=config.data.prefetch,
             workers=config.data.workers,
             crop=config.data.crop,
-        )
+        ) as batches:
+            return self._train_on(batches)
+
+    def _train_on(self, batches: TrainStream) -> Record:
+        task, config = self.task, self.task.config
+        train_steps = [self.executor.compile_train(train_step) for train_step in task.train_steps]
         state, step = self.start_or_resume(batches)
         if step < task.total_steps:
             self.reporter.start(step, task.total_steps, config.data.batch_size)
@@ -178,7 +182,7 @@ class Training:
                     clock.restart(step)
             return self.finish(step, trained_now=step >= first)
 
-    def start_or_resume(self, batches: Any) -> tuple[TrainState, int]:
+    def start_or_resume(self, batches: TrainStream) -> tuple[TrainState, int]:
         """The state to go on from and its step; `batches` are set to what follows."""
         state = self.task.init_state()
         restored = self.checkpoints.restore(self.executor.copy_state(self.executor.put_state(state)))

@@ -1,6 +1,5 @@
 """Processes that read: the same batches whatever their number, errors and warnings as without them, and no orphans."""
 
-import gc
 import json
 import multiprocessing
 import os
@@ -13,12 +12,15 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from cnnjax.config import Config
 from cnnjax.config_augment import ResizedCrop
 from cnnjax.data.examples import ArrayExamples
 from cnnjax.data.files import Decoding, FileExamples
 from cnnjax.data.loader import Shard, train_batches
 from cnnjax.data.workers import InProcesses
 from cnnjax.errors import CnnjaxWarning, DataError
+from cnnjax.train.loop import fit
+from cnnjax.train.reporting import Reporter
 
 PHOTOGRAPH = Image.fromarray(load_sample_image("china.jpg"))
 COUNT, BATCH = 12, 5
@@ -93,18 +95,55 @@ def test_examples_in_memory_need_no_worker():
     batches.close()
 
 
+def children_since(before):
+    return set(multiprocessing.active_children()) - before
+
+
 def test_workers_end_with_their_batches(paths):
     before = set(multiprocessing.active_children())
     batches = batches_of(examples(paths), workers=2)
     next(batches)
-    workers = set(multiprocessing.active_children()) - before
-    assert len(workers) == 2
+    assert len(children_since(before)) == 2
     batches.close()
-    del batches
-    gc.collect()
-    for worker in workers:
-        worker.join(10)
-        assert not worker.is_alive()
+    assert not children_since(before)
+
+
+def test_workers_end_where_something_fails(paths):
+    before = set(multiprocessing.active_children())
+
+    def fail():
+        with batches_of(examples(paths), workers=1) as batches:
+            next(batches)
+            assert len(children_since(before)) == 1
+            raise ArithmeticError("in the middle")
+
+    with pytest.raises(ArithmeticError, match="in the middle"):
+        fail()
+    assert not children_since(before)
+
+
+def test_training_leaves_no_worker(paths, tmp_path):
+    for number, path in enumerate(paths):
+        folder = tmp_path / "classes" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        os.rename(path, folder / os.path.basename(path))
+    source = {"kind": "folder", "path": str(tmp_path / "classes"), "test_fraction": 0.5}
+    data = {"source": source, "image_size": 32, "batch_size": 4, "workers": 1}
+    model = {"name": "lenet5_modern"}
+    train, parallel = {"duration": {"steps": 2}}, {"devices": 1}
+    config = Config.model_validate({"model": model, "data": data, "train": train, "parallel": parallel})
+    before, started = set(multiprocessing.active_children()), []
+
+    class Watching(Reporter):
+        def start(self, *_):
+            started.append(children_since(before))
+
+        def message(self, text):
+            started.append(children_since(before))
+
+    fit(config, tmp_path / "run", reporter=Watching())
+    assert max(map(len, started)) == 1
+    assert not children_since(before)
 
 
 class Numbers:
@@ -129,6 +168,7 @@ def test_workers_ignore_what_stops_a_job_and_a_dead_one_is_told():
     assert int(source[1]["pid"]) == pid
     with pytest.raises(DataError, match="a process that reads the data has died, perhaps for want of memory"):
         source[9]
+    source.close()
 
 
 def train_with_a_worker(pids):
