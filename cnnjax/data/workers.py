@@ -7,6 +7,7 @@ import threading
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,7 +30,8 @@ class InProcesses:
         self._length = len(source)
         # A process that was forked would share the locks of JAX's threads.
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(source,))
+        ended, self._open = context.Pipe(duplex=False)
+        self._pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(source, ended))
 
     def __len__(self) -> int:
         return self._length
@@ -47,7 +49,8 @@ class InProcesses:
         return batch
 
     def close(self) -> None:
-        """Ends the processes, each when it has read what it is reading."""
+        """Ends the processes, whatever they do: the pool itself asks by a signal that they do not hear."""
+        self._open.close()
         self._pool.shutdown(cancel_futures=True)
 
 
@@ -55,19 +58,19 @@ _source: Source | None = None
 """Of a reading process."""
 
 
-def _begin(source: Source) -> None:
+def _begin(source: Source, ended: Connection) -> None:
     global _source
     _source = source
     # Whoever stops a job tells all its processes; the one that trains decides when these end, and they end with it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(ended,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(ended: Connection) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
-    parent.join()
+    wait([parent.sentinel, ended])  # readable when its other end is closed
     os._exit(1)
 
 

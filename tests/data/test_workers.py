@@ -6,6 +6,7 @@ import os
 import signal
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -169,6 +170,24 @@ def test_workers_ignore_what_stops_a_job_and_a_dead_one_is_told():
     with pytest.raises(DataError, match="a process that reads the data has died, perhaps for want of memory"):
         source[9]
     source.close()
+
+
+class SlowNumbers(Numbers):
+    def __getitem__(self, index):
+        time.sleep(0.3)
+        return super().__getitem__(index)
+
+
+def test_a_dead_one_leaves_no_other_behind():
+    before = set(multiprocessing.active_children())
+    source = InProcesses(SlowNumbers(), 2)
+    with ThreadPoolExecutor(2) as threads:
+        while len({int(each["pid"]) for each in threads.map(source.__getitem__, range(4))}) < 2:
+            pass  # until both have begun
+    with pytest.raises(DataError, match="has died"):
+        source[9]
+    source.close()
+    assert not children_since(before)
 
 
 def train_with_a_worker(pids):
