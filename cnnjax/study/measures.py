@@ -64,7 +64,7 @@ def measure(
     try:
         write_whole(path, json.dumps(measures, indent=1) + "\n")
     except OSError as error:
-        raise not_written(path, error) from None
+        raise not_written(path, error, "--runs") from None
 
 
 def costs_of(config: Config, facts: DataFacts) -> dict[str, int]:

@@ -264,7 +264,7 @@ def _note_failure(run: Run, error: BaseException, seconds: float) -> None:
         run.path.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps({"error": text[:1000], "seconds": seconds}) + "\n")
     except OSError as failed:
-        raise not_written(path, failed) from None
+        raise not_written(path, failed, "--runs") from None
 
 
 def describe_status(study: Study, arms: Sequence[Arm], folder: Path) -> list[dict[str, Any]]:

@@ -266,9 +266,9 @@ def _records(path: Path) -> Iterator[Record]:
         yield record
 
 
-def not_written(path: Path, error: OSError) -> RunError:
-    """The error for a file or folder that could not be written, with what to do."""
-    remedy = "make room and run it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another --run-dir"
+def not_written(path: Path, error: OSError, option: str = "--run-dir") -> RunError:
+    """The error for a file or folder that could not be written, with what to do; `option` is what it was named by."""
+    remedy = "make room and run it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"choose another {option}"
     return RunError(f"{path} cannot be written: {error.strerror}; {remedy}")
 
 
