@@ -159,7 +159,9 @@ def _map_layer(weights: Weights, asked: str | None, *, last: bool) -> str:
     if asked is None:
         return layers[-1 if last else 0]
     if asked in shapes and len(shapes[asked]) != 3:
-        raise ConfigError(f"layer '{asked}': its output has no positions, expected a layer of maps such as {layers[-1]}")
+        raise ConfigError(
+            f"layer '{asked}': its output has no positions, expected a layer of maps such as {layers[-1]}"
+        )
     return asked
 
 
