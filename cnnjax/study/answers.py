@@ -9,6 +9,7 @@ of which a run failed or is missing is undecided: what is left may be the luckie
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import isfinite
 from pathlib import Path
 from typing import Literal
 
@@ -227,6 +228,8 @@ def _estimate(
         if by_name[name].missing:
             return _missing(by_name[name])
         arms[name] = by_name[name].values(hypothesis.metric or study.metric)
+        if not all(map(isfinite, arms[name].values())):
+            return f"the {hypothesis.metric or study.metric} of a run of {name} is not finite"
     if min(map(len, arms.values())) < 2:
         return "one seed tells nothing of its own error"
     return contrast(arms, hypothesis.weights, study.design)

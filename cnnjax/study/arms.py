@@ -15,7 +15,7 @@ from cnnjax.config_faults import kind_of
 from cnnjax.config_files import Tree, check, check_as, config_hash, merge, merge_overrides
 from cnnjax.errors import ConfigError
 from cnnjax.registry import did_you_mean
-from cnnjax.study.question import SEED_STRIDE, Study, load_study, nest
+from cnnjax.study.question import METRICS, SEED_STRIDE, Study, load_study, nest
 
 _MOST_VALUES = 1000
 _SEEDS = "seed: which seeds a study has is said by `seeds`, and all arms have them"
@@ -138,9 +138,21 @@ def expand(study: Study, shared: Mapping[str, Any]) -> list[Arm]:
             raise ConfigError("\n".join(f"arm '{name}': {line}" for line in str(error).split("\n"))) from None
         shift = number * SEED_STRIDE if study.design == "independent" else 0
         seeds = tuple((seed + shift) % 2**32 for seed in study.seed_list)
-        if name in arms or slug(name) in {slug(other) for other in arms}:
+        if name in arms:
             raise ConfigError(f"axes: two arms are called '{name}'; name them apart")
+        for other in arms:
+            if slug(other) == slug(name):
+                raise ConfigError(
+                    f"axes: the arms '{other}' and '{name}' would both be '{slug(name)}' as names of folders; name "
+                    "them apart by letters from a to z or digits"
+                )
         arms[name] = Arm(name, config, seeds)
+    used = [seed for arm in arms.values() for seed in arm.seeds]
+    if study.design == "independent" and len(set(used)) < len(used):
+        raise ConfigError(
+            f"seeds: an independent design adds {SEED_STRIDE} to them with each arm, and then two arms share one; "
+            "choose seeds that are closer to each other"
+        )
     runs = len(arms) * len(study.seed_list)
     if runs > study.budget.runs:
         raise ConfigError(f"{len(arms)} arms with {len(study.seed_list)} seeds are {runs} runs, and budget.runs allows "
@@ -149,7 +161,7 @@ def expand(study: Study, shared: Mapping[str, Any]) -> list[Arm]:
 
 
 def _check_names(study: Study, arms: Sequence[Arm]) -> None:
-    """The arms that hypotheses and the baseline speak of exist."""
+    """The arms and the metrics that hypotheses and the baseline speak of exist."""
     names = [arm.name for arm in arms]
     spoken_of = [("baseline", study.baseline)] if study.baseline is not None else []
     for index, hypothesis in enumerate(study.hypotheses):
@@ -157,6 +169,14 @@ def _check_names(study: Study, arms: Sequence[Arm]) -> None:
     for where, name in spoken_of:
         if name not in names:
             raise ConfigError(f"{where}: there is no arm '{name}'; {did_you_mean(name, names)}")
+    if not arms:
+        return
+    metrics = [("metric", study.metric)]
+    metrics += [(f"hypotheses[{i}].metric", each.metric) for i, each in enumerate(study.hypotheses) if each.metric]
+    known = (*METRICS, *study.diagnostics)
+    for where, metric in metrics:
+        if metric.partition(".")[0] not in known:
+            raise ConfigError(f"{where}: there is no '{metric}'; {did_you_mean(metric, known)}")
 
 
 def _choices(axis: str, value: Any) -> list[Choice]:
@@ -165,6 +185,8 @@ def _choices(axis: str, value: Any) -> list[Choice]:
     if isinstance(value, list):
         if not is_path:
             raise ConfigError(f"{where}: a list needs a path of the config before it, such as model.args.width")
+        if not value:
+            raise ConfigError(f"{where}: expected a value or more, got none")
         return _of_path(axis, value)
     if not isinstance(value, dict) or not value:
         raise ConfigError(
@@ -176,7 +198,7 @@ def _choices(axis: str, value: Any) -> list[Choice]:
         except ConfigError as error:
             raise ConfigError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
     if "phi" in value:
-        return _of_phi(check_as(PhiGrid, value, where))
+        return _of_phi(where, check_as(PhiGrid, value, where))
     for label, overrides in value.items():
         if not isinstance(overrides, dict):
             raise ConfigError(
@@ -189,9 +211,11 @@ def _of_path(path: str, values: Sequence[Any]) -> list[Choice]:
     return [Choice(f"{path.rpartition('.')[2]}={value}", {path: value}) for value in values]
 
 
-def _of_phi(grid: PhiGrid) -> list[Choice]:
+def _of_phi(where: str, grid: PhiGrid) -> list[Choice]:
     from cnnjax.scaling import Coefficients
 
+    if not grid.phi or not grid.strategy:
+        raise ConfigError(f"{where}: expected a phi and a strategy or more, got none")
     coefficients = Coefficients(grid.alpha, grid.beta, grid.gamma)
     choices = []
     for phi in grid.phi:

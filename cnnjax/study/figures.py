@@ -10,7 +10,7 @@ import numpy as np
 from cnnjax.study.answers import Answers, ArmResult
 from cnnjax.study.question import COSTS, Study
 from cnnjax.study.statistics import PowerFit
-from cnnjax.train.pictures import new_figure
+from cnnjax.train.pictures import as_written, new_figure
 from cnnjax.train.reporting import Record
 
 # Okabe and Ito's palette: told apart by all kinds of colour vision. Beyond it, other strokes and markers tell.
@@ -59,7 +59,8 @@ def draw_differences(study: Study, answers: Answers, baseline: str, path: Path) 
     axes.axvline(0, color="#666666", linewidth=1)
     _rows(axes, [each.arm for each in answers.comparisons])
     pairs = "pairs, " if study.design == "paired" else ""
-    axes.set_xlabel(f"{label_of(study.metric)}, less '{baseline}': {pairs}mean and its {study.confidence:.0%} interval")
+    less = f"{label_of(study.metric)}, less '{as_written(baseline)}'"
+    axes.set_xlabel(f"{less}: {pairs}mean and its {study.confidence:.0%} interval")
     figure.savefig(path)
 
 
@@ -80,7 +81,7 @@ def draw_curves(histories: Mapping[str, Sequence[Sequence[Record]]], path: Path)
             epochs = [record["epoch"] for record in kept[0][:steps]]
             values = np.array([[value(record) for record in records[:steps]] for records in kept])
             style = _style(index)
-            axes.plot(epochs, values.mean(0), label=name, linewidth=1.5, markersize=3, **style)
+            axes.plot(epochs, values.mean(0), label=as_written(name), linewidth=1.5, markersize=3, **style)
             axes.fill_between(epochs, values.min(0), values.max(0), color=style["color"], alpha=0.12, linewidth=0)
         axes.set(xlabel="epoch", ylabel=label)
         axes.set_xlim(left=0)
@@ -112,7 +113,13 @@ def draw_costs(study: Study, answers: Answers, path: Path) -> None:
                 bars = [[summary.mean - low], [high - summary.mean]]
                 style = _style(index)
                 axes.errorbar(
-                    [x], [summary.mean], yerr=bars, capsize=3, markersize=5, label=name, **{**style, "linestyle": ""}
+                    [x],
+                    [summary.mean],
+                    yerr=bars,
+                    capsize=3,
+                    markersize=5,
+                    label=as_written(name),
+                    **{**style, "linestyle": ""},
                 )
         front = [points[name] for name in answers.fronts[cost]]
         axes.step(*zip(*front, strict=True), where="post", color="#888888", linewidth=1, label="Pareto front")
@@ -141,7 +148,7 @@ def draw_gradients(results: Sequence[ArmResult], path: Path) -> None:
             runs = [measures["gradient_norm"][moment] for measures in result.measures.values()]
             modules = list(runs[0])
             means = [fmean(run[module] for run in runs) for module in modules]
-            axes.plot(modules, means, label=result.arm.name, linewidth=1.5, markersize=4, **_style(index))
+            axes.plot(modules, means, label=as_written(result.arm.name), linewidth=1.5, markersize=4, **_style(index))
         axes.set_yscale("log")
         axes.set_title({"start": "before the first step", "end": "after the last step"}[moment], fontsize=10)
         axes.set_ylabel("norm of the gradient, mean over seeds")
@@ -175,7 +182,7 @@ def _spread(axes: Any, values: Sequence[float], row: int, mean: float, interval:
 
 
 def _rows(axes: Any, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [as_written(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.6)
     axes.grid(visible=True, axis="x", alpha=0.25)
 
@@ -195,7 +202,7 @@ def _whole_intervals(records: Sequence[Record]) -> list[Record]:
 def _draw_fit(axes: Any, name: str, fit: PowerFit, points: Any, index: int) -> None:
     costs = [x for x, _ in points]
     x = np.geomspace(min(costs), max(costs), 50)
-    label = f"{name}: cost ** {fit.exponent.value:.3f}"
+    label = f"{as_written(name)}: cost ** {fit.exponent.value:.3f}"
     axes.plot(
         x,
         fit.factor * x**fit.exponent.value,

@@ -7,6 +7,7 @@ from typing import Any
 
 from cnnjax.errors import RunError
 from cnnjax.study.wording import table
+from cnnjax.train.run_folder import not_written, write_whole
 
 PAGE = "README.md"
 _HEAD = "# Experiments"
@@ -16,10 +17,18 @@ def write_index(folder: Path) -> Path:
     """Writes `folder`/README.md: a row for each study in it with its verdicts, then the other pages.
 
     Raises:
-        RunError: a study's results cannot be read, or there is a README.md that is no such list.
+        RunError: a study's results or a folder cannot be read, the list cannot be written, or there is a README.md that
+            is no such list.
     """
+    try:
+        return _write(folder)
+    except OSError as error:
+        raise not_written(folder / PAGE, error, "--out") from None
+
+
+def _write(folder: Path) -> Path:
     page = folder / PAGE
-    if page.exists() and not page.read_text(encoding="utf-8").startswith(_HEAD):
+    if page.exists() and not _text(page).startswith(_HEAD):
         raise RunError(f"{page} is not a list of experiments; move it away, or choose another --out")
     studies, others = [], []
     for entry in sorted(folder.iterdir()):
@@ -27,7 +36,7 @@ def write_index(folder: Path) -> Path:
             continue
         found = _study(entry)
         if found is None:
-            title = (entry / PAGE).read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
+            title = _text(entry / PAGE).split("\n", 1)[0].lstrip("# ")
             others.append(f"- [{title}]({entry.name}/{PAGE})")
         else:
             verdicts = [each["verdict"] for each in found["verdicts"]]
@@ -42,8 +51,13 @@ def write_index(folder: Path) -> Path:
         "",
         *(["## Measurements", "", *others, ""] if others else []),
     ]
-    page.write_text("\n".join(lines), encoding="utf-8")
+    write_whole(page, "\n".join(lines))
     return page
+
+
+def _text(page: Path) -> str:
+    """Of anybody's page, in whatever encoding."""
+    return page.read_text(encoding="utf-8", errors="replace")
 
 
 def _study(entry: Path) -> dict[str, Any] | None:
@@ -54,7 +68,7 @@ def _study(entry: Path) -> dict[str, Any] | None:
         results = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}); write that report again") from None
-    return results if isinstance(results, dict) and "verdicts" in results else None
+    return results if isinstance(results, dict) and {"question", "verdicts", "complete"} <= results.keys() else None
 
 
 def _in_words(verdicts: list[str], complete: bool) -> str:

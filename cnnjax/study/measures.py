@@ -64,7 +64,7 @@ def measure(
     try:
         write_whole(path, json.dumps(measures, indent=1) + "\n")
     except OSError as error:
-        raise not_written(path, error) from None
+        raise not_written(path, error, "--runs") from None
 
 
 def costs_of(config: Config, facts: DataFacts) -> dict[str, int]:
@@ -81,6 +81,8 @@ def read_measures(run_dir: Path, asked: tuple[str, ...] = ()) -> Measures | None
         return None
     try:
         measures: Measures = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(measures, dict):
+            raise ValueError("expected an object")
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}); remove it, and it is made again") from None
     return measures if set(asked) <= measures.keys() else None

@@ -14,6 +14,8 @@ from cnnjax.registry import unknown
 Together = Literal["auto", "separate", "vmap", "map", "devices"]
 Cost = Literal["macs", "params", "seconds"]
 COSTS: tuple[Cost, ...] = get_args(Cost)
+# What every run is measured by, mean_iou only where pixels have classes; diagnostics come beside them.
+METRICS = ("test_error", "training_error", "gap", "test_loss", "training_loss", "mean_iou", *COSTS)
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # So far apart are the seeds of two arms that share none.
 SEED_STRIDE = 100_000
@@ -76,6 +78,10 @@ class Hypothesis(Section):
         given = [name for name in kinds if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"expected exactly one of {', '.join(kinds)}; got {' and '.join(given) or 'none of them'}")
+        if self.difference is not None and self.difference[0] == self.difference[1]:
+            raise ValueError(f"difference: expected two arms, got '{self.difference[0]}' twice")
+        if self.contrast is not None and not any(self.contrast.values()):
+            raise ValueError("contrast: expected arms with their weights, such as {plain56: 1, plain20: -1}")
         return self
 
     @property

@@ -57,7 +57,7 @@ def write_report(study: Study, arms: Sequence[Arm], runs_folder: Path, folder: P
         (folder / PAGE).write_text(text, encoding="utf-8")
         write_html(text, study.question, folder, folder / HTML)
     except OSError as error:
-        raise not_written(folder, error) from None
+        raise not_written(folder, error, "--out") from None
     return folder / PAGE
 
 
@@ -155,7 +155,7 @@ def write_computations(study: Study, found: Sequence[Computed], folder: Path, fi
         (folder / PAGE).write_text(text, encoding="utf-8")
         write_html(text, study.question, folder, folder / HTML)
     except OSError as error:
-        raise not_written(folder, error) from None
+        raise not_written(folder, error, "--out") from None
     return folder / PAGE
 
 

@@ -22,7 +22,7 @@ from cnnjax.study.question import Study
 from cnnjax.study.together import Timed, Way, compile_together, fastest, on_one_device, time_ways, train_together
 from cnnjax.train.loop import prepare, train_task
 from cnnjax.train.reporting import Record, Reporter
-from cnnjax.train.run_folder import CONFIG, in_use, not_written, write_whole
+from cnnjax.train.run_folder import CONFIG, InUse, in_use, not_written, write_whole
 from cnnjax.train.task import DataFacts, Task, check_names
 
 FAILURE = "failure.json"
@@ -171,6 +171,10 @@ class _Doing:
         result: Record | BaseException
         try:
             result = train_task(own, data, executor, run.path, force=False, reporter=Reporter())
+        except InUse:  # taken since it was asked
+            self.say(f"{where}: another process is at it")
+            self.complete = False
+            return True
         except (TrainingError, MemoryError, jax.errors.JaxRuntimeError) as error:
             result = error
         return self._note(where, run, own, data, executor, tools, result, time.perf_counter() - since)
@@ -184,8 +188,11 @@ class _Doing:
             (run.path / FAILURE).unlink(missing_ok=True)
         since, tasks = time.perf_counter(), [task.with_seed(run.seed) for run in runs]
         steps = compile_together(task, executor, way, len(runs))
-        results = train_together(tasks, data, executor, [run.path for run in runs], way, steps)
-        if results is None:  # they were interrupted at different steps
+        try:
+            results = train_together(tasks, data, executor, [run.path for run in runs], way, steps)
+        except InUse:  # one was taken while the program was compiled
+            results = None
+        if results is None:  # or they were interrupted at different steps
             return all(self._train(task, data, executor, tools, run) for run in runs)
         seconds = (time.perf_counter() - since) / len(runs)
         goes_on = True
@@ -264,7 +271,7 @@ def _note_failure(run: Run, error: BaseException, seconds: float) -> None:
         run.path.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps({"error": text[:1000], "seconds": seconds}) + "\n")
     except OSError as failed:
-        raise not_written(path, failed) from None
+        raise not_written(path, failed, "--runs") from None
 
 
 def describe_status(study: Study, arms: Sequence[Arm], folder: Path) -> list[dict[str, Any]]:

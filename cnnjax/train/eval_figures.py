@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnjax.train.pictures import new_figure, show_image
+from cnnjax.train.pictures import as_written, new_figure, show_image
 
 
 def draw_confusion(confusion: np.ndarray, names: Sequence[str], path: Path) -> None:
     """Writes a PNG: a row for each true class, shaded by the share of it that was taken for each column's."""
+    names = [as_written(name) for name in names]
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     side = 2.2 + 0.42 * len(names)
     figure, panels = new_figure(side + 0.6, side)
@@ -38,7 +39,7 @@ def draw_worst(images: np.ndarray, captions: Sequence[str], path: Path) -> None:
         axes.set_axis_off()
         if index < len(images):
             show_image(axes, images[index])
-            axes.set_title(captions[index], fontsize=7)
+            axes.set_title(as_written(captions[index]), fontsize=7)
     figure.savefig(path)
 
 

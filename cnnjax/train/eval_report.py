@@ -15,8 +15,9 @@ from cnnjax.data.examples import Datasets
 from cnnjax.data.loader import EvalBatches, Shard
 from cnnjax.train.eval_figures import draw_confusion, draw_worst, draw_worst_masks
 from cnnjax.train.evaluation import Evaluation
-from cnnjax.train.html_page import write_html
+from cnnjax.train.html_page import as_text, write_html
 from cnnjax.train.metrics import crop_labels
+from cnnjax.train.predict import class_name
 from cnnjax.train.run_folder import Record, not_written
 from cnnjax.train.state import TrainState
 from cnnjax.train.step import normalize, predict
@@ -35,7 +36,10 @@ class Answers:
     """What a network says of the held-out examples that can be read."""
 
     confusion: np.ndarray
-    """(classes, classes): of how many examples, or pixels, of a row's class it says a column's."""
+    """(classes, classes): of how many examples, or pixels, of a row's class it says a column's.
+
+    More classes than the data has, up to the last that was found, of a network with more outputs.
+    """
     numbers: np.ndarray
     """(N,) the examples' places in the held-out set."""
     labels: np.ndarray
@@ -68,7 +72,7 @@ def write_eval_report(run_dir: str | Path, folder: Path, *, checkpoint: str | in
     answer = _make_answer(task, opened.state)
     answers = collect_answers(answer, task, data)
     worst = np.argsort(-answers.losses, kind="stable")[:WORST]
-    names = task.facts.class_names
+    names = [class_name(task.facts.class_names, index) for index in range(len(answers.confusion))]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if len(names) <= MOST_CLASSES:
@@ -83,7 +87,7 @@ def write_eval_report(run_dir: str | Path, folder: Path, *, checkpoint: str | in
         raw = {
             **result,
             "run_dir": opened.run_dir.name,
-            "classes": list(names),
+            "classes": names,
             "confusion": answers.confusion.tolist(),
         }
         (folder / "results.json").write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
@@ -91,13 +95,13 @@ def write_eval_report(run_dir: str | Path, folder: Path, *, checkpoint: str | in
         (folder / "README.md").write_text(text, encoding="utf-8")
         write_html(text, task.config.name, folder, folder / "index.html")
     except OSError as error:
-        raise not_written(folder, error) from None
+        raise not_written(folder, error, "--report") from None
     return result
 
 
 def collect_answers(answer: Answer, task: Task, data: Datasets) -> Answers:
     """What a network says of each held-out example that can be read."""
-    classes, size = len(task.facts.class_names), task.config.eval.batch_size
+    classes, size = task.network.num_classes, task.config.eval.batch_size
     batches = EvalBatches(data.test, batch_size=size, shard=Shard())
     confusion = np.zeros((classes, classes), np.int64)
     kept = []
@@ -110,7 +114,8 @@ def collect_answers(answer: Answer, task: Task, data: Datasets) -> Answers:
         if task.facts.segmentation:
             labels, found = np.zeros((2, len(good), 0), int)
         kept.append((index * size + good, labels, found, probabilities, losses))
-    return Answers(confusion, *(np.concatenate(each) for each in zip(*kept, strict=True)))
+    shown = max(len(task.facts.class_names), 1 + int(np.flatnonzero(confusion.any(0))[-1]))
+    return Answers(confusion[:shown, :shown], *(np.concatenate(each) for each in zip(*kept, strict=True)))
 
 
 def _make_answer(task: Task, state: TrainState) -> Answer:
@@ -162,9 +167,9 @@ def frequent_confusions(confusion: np.ndarray, most: int = 12) -> list[tuple[int
 
 
 def _page(name: str, result: Record, segmentation: bool) -> list[str]:
-    names, confusion = result["classes"], np.array(result["confusion"])
+    names, confusion = [as_text(each) for each in result["classes"]], np.array(result["confusion"])
     what = "pixels" if segmentation else "examples"
-    lines = [f"# {name} on its held-out set", "", _headline(result), ""]
+    lines = [f"# {as_text(name)} on its held-out set", "", _headline(result), ""]
     last = ("intersection over union", "iou") if segmentation else ("F1", "f1")
     lines += [
         "## Classes",

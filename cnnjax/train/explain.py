@@ -18,16 +18,19 @@ from cnnjax.analysis.attribution import (
     map_layers,
     smooth_gradient,
 )
+from cnnjax.analysis.layer_outputs import output_shapes
 from cnnjax.data.image_files import read_image
 from cnnjax.errors import ConfigError
 from cnnjax.registry import did_you_mean
-from cnnjax.train.pictures import new_figure, require_picture, save_picture, show_image
+from cnnjax.train.pictures import as_written, new_figure, require_picture, save_picture, show_image
 from cnnjax.train.predict import class_name, require_preparation
 from cnnjax.weights.bundle import Weights
 
 # Of the image's range; the paper has 10 to 20 %.
 _NOISE = 0.15
 _MOST_MAPS = 64
+# A line of the picture has some 230 pixels, and a picture can be no higher than 65,535.
+_MOST_IMAGES = 200
 
 
 def draw_attributions(
@@ -58,7 +61,9 @@ def draw_attributions(
     require_picture(path)
     preparation = require_preparation(weights)
     chosen = None if class_asked is None else _class_index(weights, class_asked)
-    layer = layer or _last_map(weights)
+    layer = _map_layer(weights, layer, last=True)
+    if len(images) > _MOST_IMAGES:
+        raise ConfigError(f"expected {_MOST_IMAGES} images at most for one picture, got {len(images)}")
     methods = _methods(weights, layer)
     rows, told = [], []
     for image in images:
@@ -139,7 +144,7 @@ def draw_maps(weights: Weights, image: str | Path, path: Path, *, layer: str | N
     """
     require_picture(path)
     preparation = require_preparation(weights)
-    layer = layer or map_layers(weights.network, weights.variables, weights.input_shape)[0]
+    layer = _map_layer(weights, layer, last=False)
     x = jnp.asarray(preparation.apply(read_image(image, size=None, channels=weights.input_shape[-1])))
     maps = np.asarray(jax.jit(lambda x: layer_maps(weights.network, weights.variables, x, layer))(x))
     tiles = [_stretched(maps[..., index : index + 1]) for index in range(min(maps.shape[-1], _MOST_MAPS))]
@@ -147,9 +152,17 @@ def draw_maps(weights: Weights, image: str | Path, path: Path, *, layer: str | N
     return layer
 
 
-def _last_map(weights: Weights) -> str:
-    """The last layer whose positions still tell where something is."""
-    return map_layers(weights.network, weights.variables, weights.input_shape)[-1]
+def _map_layer(weights: Weights, asked: str | None, *, last: bool) -> str:
+    """The layer that is asked for, else the first or the last whose positions still tell where something is."""
+    shapes = output_shapes(weights.network.clone(lowering="native"), weights.variables, weights.input_shape)
+    layers = map_layers(weights.network, weights.variables, weights.input_shape)
+    if asked is None:
+        return layers[-1 if last else 0]
+    if asked in shapes and len(shapes[asked]) != 3:
+        raise ConfigError(
+            f"layer '{asked}': its output has no positions, expected a layer of maps such as {layers[-1]}"
+        )
+    return asked
 
 
 def _place(weights: Weights, name: str) -> int:
@@ -197,7 +210,7 @@ def _draw_rows(rows: Sequence[tuple[Any, ...]], path: Path) -> None:
         for axes, attribution in zip(line[2:], others, strict=True):
             axes.imshow(_strength(attribution), cmap="viridis", extent=extent)
             axes.set(xticks=[], yticks=[])
-        line[0].set_ylabel(label, fontsize=8)
+        line[0].set_ylabel(as_written(label), fontsize=8)
     save_picture(figure, path)
 
 

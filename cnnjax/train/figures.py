@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from cnnjax.train.pictures import new_figure
+from cnnjax.train.pictures import as_written, new_figure
 from cnnjax.train.reporting import Record
 
 # Okabe and Ito's palette: told apart by all kinds of colour vision.
@@ -52,7 +52,7 @@ def draw_learning_curves(histories: Sequence[list[Record]], title: str, path: Pa
         axes.grid(visible=True, which="both", alpha=0.25)
         title_of_legend = "last value" if len(histories) == 1 else "mean of last values"
         axes.legend(fontsize=8, title_fontsize=8, frameon=False, title=title_of_legend)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(as_written(title), fontsize=10)
     figure.savefig(path)
 
 

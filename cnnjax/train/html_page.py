@@ -25,7 +25,8 @@ def write_html(markdown: str, title: str, folder: Path, path: Path) -> None:
     """Writes `path`: no scripts, nothing from elsewhere; pictures of `folder` become part of the file."""
     from markdown_it import MarkdownIt
 
-    body = MarkdownIt("commonmark").enable("table").render(markdown)
+    # Names are anybody's: tags among them are letters.
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
     body = re.sub(r'<img src="([^"]+\.png)"', lambda match: f"<img {_inline(folder / match[1])}", body)
     # What may be wider than the screen is moved in a box of its own, not the whole page.
     body = re.sub(r"<p>(<img [^>]*>)</p>|(<table>.*?</table>)", r'<div class="wide">\1\2</div>', body, flags=re.DOTALL)
@@ -35,6 +36,11 @@ def write_html(markdown: str, title: str, folder: Path, path: Path) -> None:
         f"<style>{_STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n",
         encoding="utf-8",
     )
+
+
+def as_text(name: str) -> str:
+    """A name as a page's Markdown shows it, in a line of its own or a table: no mark of it means anything."""
+    return re.sub(r"([\\`*<>\[\]|&]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(name.split()))
 
 
 def _inline(picture: Path) -> str:

@@ -338,6 +338,8 @@ def _open_folder(
         try:
             folder, changes = RunFolder.open(path, task.config, task.facts, force=force)
         except CnnjaxError as error:
+            if executor.process_count == 1:
+                raise
             failure = str(error)
     agree(failure)
     return folder, changes

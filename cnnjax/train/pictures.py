@@ -28,6 +28,11 @@ def show_image(axes: Any, image: np.ndarray) -> None:
     axes.set(xticks=[], yticks=[])
 
 
+def as_written(text: str) -> str:
+    """A name as matplotlib shall show it: dollar signs are no formula."""
+    return text.replace("$", r"\$")
+
+
 def require_picture(path: Path) -> None:
     """ConfigError unless the name is that of a picture."""
     if path.suffix not in _ENDINGS:
@@ -40,4 +45,4 @@ def save_picture(figure: Any, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
     except OSError as error:
-        raise not_written(path, error) from None
+        raise not_written(path, error, "--out") from None

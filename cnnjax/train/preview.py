@@ -12,7 +12,7 @@ from cnnjax.data.crops import draw_crops
 from cnnjax.data.examples import Datasets, Examples
 from cnnjax.data.loader import Batch, Shard, TrainBatches
 from cnnjax.errors import ConfigError
-from cnnjax.train.pictures import new_figure, require_picture, save_picture, show_image
+from cnnjax.train.pictures import as_written, new_figure, require_picture, save_picture, show_image
 from cnnjax.train.reporting import Record
 from cnnjax.train.state import keys_of
 from cnnjax.train.step import augmentation_key
@@ -53,7 +53,7 @@ def draw_preview(config: Config, data: Datasets, path: Path, *, count: int = 6, 
             axes = panels[line, column]
             _show(axes, batch, line, data.class_names)
             if column == 0 and batch["label"].ndim == 1:
-                axes.set_ylabel(data.class_names[batch["label"][line]], fontsize=9)
+                axes.set_ylabel(as_written(data.class_names[batch["label"][line]]), fontsize=9)
     save_picture(figure, path)
 
 
@@ -80,7 +80,7 @@ def _show(axes: Any, batch: Batch, line: int, names: tuple[str, ...]) -> None:
         axes.imshow(labels, cmap="tab10", vmin=0, vmax=max(10, len(names)), alpha=0.5, interpolation="nearest")
     elif "share" in batch and (share := batch["share"][line]) < 0.995:
         own, other = (names[batch[name][line]] for name in ("label", "other_label"))
-        axes.set_xlabel(f"{share:.0%} {own}, {1 - share:.0%} {other}", fontsize=7)
+        axes.set_xlabel(as_written(f"{share:.0%} {own}, {1 - share:.0%} {other}"), fontsize=7)
 
 
 def _class_counts(examples: Examples, classes: int) -> list[int] | None:

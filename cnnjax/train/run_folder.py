@@ -35,6 +35,10 @@ _LOCK = ".cnnjax.lock"
 _SAFE = ("name", "log.", "checkpoint.", "parallel.", "eval.", "data.prefetch", "data.workers", "train.duration.")
 
 
+class InUse(RunError):
+    """A run folder that another process holds."""
+
+
 def in_use(path: Path) -> bool:
     """Whether a process holds the run folder at this moment."""
     if not (path / _LOCK).exists():
@@ -78,8 +82,9 @@ class RunFolder:
             The folder, and how `config` differs from that of the run so far, by dotted path.
 
         Raises:
-            RunError: the folder is another process's at the moment, belongs to another config (and `force` is not
-                given), holds something else, or cannot be written.
+            InUse: the folder is another process's at the moment.
+            RunError: it belongs to another config (and `force` is not given), holds something else, or cannot be
+                written.
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -93,7 +98,7 @@ class RunFolder:
             lock.seek(0)
             holder = lock.read().decode().strip() or "another process"
             lock.close()
-            raise RunError(f"run folder {path} is in use by {holder}; wait for it or choose another --run-dir")
+            raise InUse(f"run folder {path} is in use by {holder}; wait for it or choose another --run-dir")
         folder = cls(path, lock)
         try:
             lock.truncate(0)
@@ -266,14 +271,18 @@ def _records(path: Path) -> Iterator[Record]:
         yield record
 
 
-def not_written(path: Path, error: OSError) -> RunError:
-    """The error for a file or folder that could not be written, with what to do."""
-    remedy = "make room and run it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another --run-dir"
+def not_written(path: Path, error: OSError, option: str = "--run-dir") -> RunError:
+    """The error for a file or folder that could not be written, with what to do; `option` is what it was named by."""
+    remedy = "make room and run it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"choose another {option}"
     return RunError(f"{path} cannot be written: {error.strerror}; {remedy}")
 
 
 def write_whole(path: Path, text: str) -> None:
     """All or nothing, whatever happens in between."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+    # Its own for each process: two may be at one file, such as the list of all studies.
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -20,7 +20,8 @@ def export_program(weights: Weights, path: str | Path, *, platforms: Sequence[st
     """Writes a program that takes images as bytes and gives logits, and next to it a JSON file that says so.
 
     `jax.export.deserialize(open(path, "rb").read()).call(images)` runs it where only JAX is installed, for a batch of
-    any size: images (batch, height, width, channels) uint8, of the network's size, to (batch, classes) float32.
+    any size: images (batch, height, width, channels) uint8, of the network's size, to (batch, classes) float32, or
+    (batch, height, width, classes) of a network that gives each pixel a class.
 
     Args:
         path: ends in .jaxexport.
@@ -56,11 +57,12 @@ def export_program(weights: Weights, path: str | Path, *, platforms: Sequence[st
         return outputs.logits
 
     height, width = preparation.size
+    rows = "batch, height, width" if network.labels_pixels else "batch"
     shape = jax.export.symbolic_shape(f"batch, {height}, {width}, {weights.input_shape[-1]}")
     exported = jax.export.export(jax.jit(logits), platforms=tuple(platforms))(jax.ShapeDtypeStruct(shape, jnp.uint8))
     description = {
         "input": f"images (batch, {height}, {width}, {weights.input_shape[-1]}) uint8",
-        "output": f"logits (batch, {network.num_classes}) float32",
+        "output": f"logits ({rows}, {network.num_classes}) float32",
         "platforms": list(platforms),
         "pictures": preparation.model_dump(mode="json", exclude={"order", "scale", "mean", "std"}),
         "labels": list(weights.labels),

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from cnnjax.errors import ConfigError
+from cnnjax.errors import ConfigError, RunError
 from cnnjax.study.answers import ArmResult, answer
 from cnnjax.study.arms import expand
+from cnnjax.study.measures import read_measures
 from cnnjax.study.question import Study
 from cnnjax.study.report import describe_answers
 
@@ -105,6 +106,23 @@ def test_other_metrics_means_and_contrasts():
     values = {**CLEAR, "c": [1.0] * 5, "d": [2.0] * 5}
     found = verdict_of(values, {"below": 0}, names="abcd", contrast={"a": 1, "b": -1, "c": -1, "d": 1})
     assert found.value == pytest.approx(1.04 - 3.04 + 1.0)
+
+
+def test_what_is_not_finite_decides_nothing_and_does_not_weaken_the_other_hypotheses():
+    values = {**CLEAR, "c": [1.0, float("nan"), 1.0, 1.1, 0.9]}
+    claims = [{"claim": "x", "difference": (name, "b"), "expect": {"below": 0}} for name in "ca"]
+    study = study_of("abc", claims)
+    broken, clear = answer(study, results_of(study, values)).answers
+    assert (broken.verdict, broken.reason) == ("undecided", "the test_error of a run of c is not finite")
+    assert clear.verdict == "reproduced"
+    assert clear.p_value < 0.001
+
+
+@pytest.mark.parametrize("text", ["null", "[1]", "{"])
+def test_measures_that_cannot_be_read(tmp_path, text):
+    (tmp_path / "measures.json").write_text(text)
+    with pytest.raises(RunError, match=r"cannot be read \(.+\); remove it, and it is made again"):
+        read_measures(tmp_path)
 
 
 def test_an_unknown_metric():

@@ -103,6 +103,21 @@ def test_a_grid_of_phi_scales_the_network_and_its_images(arms_of):
         ("axes: {data.batch_size: [0]}\n", "arm 'batch_size=0': data.batch_size: expected greater than 0"),
         ("axes: {data.batchsize: [2]}\n", "arm 'batchsize=2': data.batchsize: unknown key; did you mean 'batch_size'?"),
         ("axes: {data.batch_size: [2, 2]}\n", "axes: two arms are called 'batch_size=2'"),
+        ("axes: {net: {é: {}, ü: {}}}\n", "the arms 'é' and 'ü' would both be '' as names of folders"),
+        ("axes: {data.batch_size: []}\n", "axes.data.batch_size: expected a value or more, got none"),
+        ("axes: {net: {phi: []}}\n", "axes.net: expected a phi and a strategy or more, got none"),
+        (
+            "axes: {data.batch_size: [1]}\nmetric: test_eror\n",
+            "metric: there is no 'test_eror'; did you mean 'test_err",
+        ),
+        (
+            "axes: {data.batch_size: [1]}\nmetric: gradient_norm.end.head\n",
+            "metric: there is no 'gradient_norm.end.head'",
+        ),
+        (
+            "axes: {data.batch_size: [1, 2]}\nseeds: [0, 100000]\ndesign: independent\n",
+            "seeds: an independent design adds 100000 to them with each arm, and then two arms share one",
+        ),
         ("axes: {data.batch_size: {start: 1, stop: 2}}\n", "expected exactly one of step and count"),
         ("axes: {data.batch_size: {start: 1, stop: 2, step: -1}}\n", "step: -1 does not lead from 1 to 2"),
         ("axes: {data.batch_size: {start: 0, stop: 2, count: 2}}\n", "equal ratios need start and stop above 0"),
@@ -124,6 +139,11 @@ def test_what_cannot_be_is_told_in_a_sentence(arms_of, text, sentence):
     assert sentence in str(caught.value)
 
 
+def test_a_diagnostic_that_is_asked_for_may_be_the_metric(arms_of):
+    text = "axes: {data.batch_size: [1]}\ndiagnostics: [gradient_norm]\nmetric: gradient_norm.end.head\n"
+    assert arms_of(text)
+
+
 def test_neither_config_nor_override_sets_a_seed(arms_of):
     sentence, axes = "seed: which seeds a study has is said by `seeds`", "axes: {data.batch_size: [1]}\n"
     with pytest.raises(ConfigError, match=sentence):
@@ -139,6 +159,16 @@ def test_neither_config_nor_override_sets_a_seed(arms_of):
         ("{claim: x, mean: batch_size=1, expect: {}}", "expected exactly one of below, above, within"),
         ("{claim: x, mean: batch_size=1, expect: {within: [2, 1]}}", "expected the smaller number first"),
         ("{claim: x, expect: {below: 0}}", "expected exactly one of difference, contrast, mean, exponent"),
+        ("{claim: x, contrast: {}, expect: {below: 0}}", "contrast: expected arms with their weights"),
+        ("{claim: x, contrast: {batch_size=1: 0}, expect: {below: 0}}", "contrast: expected arms with their weights"),
+        (
+            "{claim: x, difference: [batch_size=1, batch_size=1], expect: {below: 0}}",
+            "difference: expected two arms, got 'batch_size=1' twice",
+        ),
+        (
+            "{claim: x, mean: batch_size=1, metric: test_lose, expect: {below: 0}}",
+            "hypotheses[0].metric: there is no 'test_lose'; did you mean 'test_loss'?",
+        ),
         ("{claim: x, exponent: all, expect: {below: 0}}", "unknown power law 'all'"),
     ],
 )

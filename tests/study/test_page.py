@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 from test_answers import results_of, study_of
 
+from cnnjax.errors import RunError
+from cnnjax.study import figures
 from cnnjax.study.answers import answer
 from cnnjax.study.arms import expand
+from cnnjax.study.index import write_index
 from cnnjax.study.sections import Known, page
 from cnnjax.study.wording import between, number, p_value, table
 
@@ -23,6 +26,33 @@ def test_intervals_p_values_and_tables():
     assert (between((1.0, 2.0)), between(None)) == ("1.00 to 2.00", "")
     assert (p_value(0.0004), p_value(0.04), p_value(None)) == ("< 0.001", "0.040", "")
     assert table(("a", "b"), [("1|2", "3")]) == ["| a | b |", "| --- | --- |", "| 1\\|2 | 3 |"]
+
+
+def test_an_index_beside_anything(tmp_path):
+    for name, content in {"one": b"# caf\xe9\n", "two": b"# Two\n"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "README.md").write_bytes(content)
+    (tmp_path / "two" / "results.json").write_text('{"verdicts": []}')
+    page = write_index(tmp_path)
+    assert page.read_text().count("/README.md)") == 2
+    assert "- [Two](two/README.md)" in page.read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "one", "two"]
+    page.unlink()
+    page.mkdir()
+    with pytest.raises(RunError, match=r"README\.md cannot be written: Is a directory; choose another --out"):
+        write_index(tmp_path)
+
+
+def test_names_of_arms_are_no_formulas(tmp_path):
+    names = ("$x_$", "$y^$")
+    study = study_of(names)
+    values = {name: [1.0, 2.0] for name in names}
+    answers = answer(study, results_of(study, values))
+    history = [{"kind": "train", "step": 1, "epoch": 1.0, "loss": 1.0}]
+    figures.draw_arms(study, answers, tmp_path / "arms.png")
+    figures.draw_differences(study, answers, names[0], tmp_path / "differences.png")
+    figures.draw_costs(study, answers, tmp_path / "costs.png")
+    figures.draw_curves({name: [history] for name in names}, tmp_path / "curves.png")
 
 
 @pytest.mark.parametrize(("runs", "told"), [(5, True), (10, False)])

@@ -1,11 +1,14 @@
 """Several seeds in one program are the runs that they would have been alone."""
 
+import fcntl
+
 import jax
 import numpy as np
 import pytest
 
 from cnnjax.config_files import load_config
 from cnnjax.errors import TrainingError
+from cnnjax.study import runs
 from cnnjax.study.arms import Arm
 from cnnjax.study.question import Study
 from cnnjax.study.runs import plan, run_study, status_of
@@ -105,6 +108,20 @@ def test_a_seed_that_fails_takes_no_other_with_it(monkeypatch, alone, tmp_path):
     monkeypatch.undo()
     assert run_study(study, [arm_of()], tmp_path, retry_failed=True)
     assert_same(tmp_path, alone)
+
+
+@pytest.mark.parametrize("together", ["separate", "vmap"])
+def test_a_run_that_another_process_takes_meanwhile_is_left_to_it(together, monkeypatch, tmp_path):
+    arm = Arm("arm", load_config(None, [*SMALL, "train.duration={steps: 1}"]), SEEDS[:2])
+    taken, free = plan([arm], tmp_path)
+    taken.path.mkdir()
+    monkeypatch.setattr(runs, "in_use", lambda path: False)  # it was free when that was asked
+    said = []
+    with open(taken.path / ".cnnjax.lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert not run_study(study_of(together), [arm], tmp_path, say=said.append)
+    assert any(f"{taken}: another process is at it" in line for line in said)
+    assert [status_of(run, study_of(together)) for run in (taken, free)] == ["waiting", "finished"]
 
 
 def test_compilation_counts_where_there_are_few_steps():

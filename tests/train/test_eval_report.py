@@ -11,6 +11,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from cnnjax.config import Config
 from cnnjax.errors import RunError
+from cnnjax.train.eval_figures import draw_confusion, draw_worst
 from cnnjax.train.eval_report import class_table, frequent_confusions, write_eval_report
 from cnnjax.train.evaluation import evaluate
 from cnnjax.train.loop import fit
@@ -98,6 +99,34 @@ def test_pixels_are_counted_too(segmented):
     assert result == evaluate(run)
 
 
+def test_names_are_only_names_and_a_network_may_have_more_classes(tmp_path):
+    names = ["<script>alert(1)</script>", "x|y", "$x_$", "*z*"]
+    images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 1)).astype(np.uint8)
+    labels = np.arange(16) % 4
+    np.savez(tmp_path / "data.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    source = {"kind": "npz", "path": str(tmp_path / "data.npz"), "class_names": names}
+    model = {"name": "lenet5_modern", "args": {"num_classes": 90}}
+    slow = {"kind": "constant", "learning_rate": 1e-9}
+    run = train(tmp_path, data={"source": source, "batch_size": 16}, model=model, schedule=slow)
+    result = write_eval_report(run, tmp_path / "report")
+    raw = json.loads((tmp_path / "report" / "results.json").read_text())
+    confusion = np.array(raw["confusion"])
+    assert 4 < len(raw["classes"]) == len(confusion) <= 90  # it starts at random, and says what is not in the data
+    assert raw["classes"][:5] == [*names, "class 4"]
+    assert confusion.sum(1).tolist() == [4] * 4 + [0] * (len(confusion) - 4)
+    assert np.diag(confusion).sum() == round(16 * result["accuracy"])
+    html = (tmp_path / "report" / "index.html").read_text()
+    assert "<script" not in html
+    for cell in ("&lt;script&gt;alert(1)&lt;/script&gt;", "x|y", "$x_$", "*z*"):
+        assert f"<td>{cell}</td>\n<td>4</td>" in html
+
+
+def test_formulas_in_names_are_no_formulas(tmp_path):
+    for name in ("$x_$", "5$ or $6", "a$b"):
+        draw_confusion(np.eye(2, dtype=int), [name, "other"], tmp_path / "names.png")
+    draw_worst(np.zeros((1, 8, 8, 1), np.uint8), ["$x_$\nfound $y^$"], tmp_path / "worst.png")
+
+
 def test_frequent_confusions():
     confusion = np.array([[9, 2, 0], [5, 9, 1], [0, 0, 9]])
     assert frequent_confusions(confusion) == [(1, 0, 5), (0, 1, 2), (1, 2, 1)]
@@ -106,5 +135,5 @@ def test_frequent_confusions():
 
 def test_a_folder_that_cannot_be_written(classified, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot be written"):
+    with pytest.raises(RunError, match="cannot be written: Not a directory; choose another --report"):
         write_eval_report(classified[0], tmp_path / "file" / "report")

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from cnnjax.errors import ConfigError, WeightsError
+from cnnjax.errors import ConfigError, RunError, WeightsError
 from cnnjax.models import create_model
 from cnnjax.train.explain import draw_attributions, draw_filters, draw_maps
 from cnnjax.train.state import init_state
@@ -67,12 +67,23 @@ def test_filters_and_maps(weights, pictures, tmp_path):
         ({"class_asked": "fisch"}, r"--class 'fisch': no such class; did you mean 'fish'\?"),
         ({"class_asked": "3"}, r"--class '3': no such class; known: cat, dog, fish"),
         ({"layer": "c11"}, r"layer 'c11': no such layer; did you mean 'c1'\?"),
+        ({"layer": "output"}, r"layer 'output': its output has no positions, expected a layer of maps such as s4"),
     ],
 )
 def test_wrong_questions(weights, pictures, tmp_path, options, sentence):
     with pytest.raises(ConfigError, match=sentence):
         draw_attributions(weights, pictures[:1], tmp_path / "x.png", **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_maps_have_positions_and_a_picture_has_an_end(weights, pictures, tmp_path):
+    with pytest.raises(ConfigError, match="layer 'output': its output has no positions"):
+        draw_maps(weights, pictures[0], tmp_path / "x.png", layer="output")
+    with pytest.raises(ConfigError, match="expected 200 images at most for one picture, got 201"):
+        draw_attributions(weights, pictures[:1] * 201, tmp_path / "x.png")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written: Not a directory; choose another --out"):
+        draw_filters(weights, tmp_path / "file" / "new" / "x.png")
 
 
 def test_what_cannot_be_explained(weights, pictures, tmp_path):

@@ -25,6 +25,7 @@ from cnnjax.train.run_folder import (
     read_config,
     read_facts,
     read_history,
+    write_whole,
 )
 from cnnjax.train.task import DataFacts
 
@@ -309,3 +310,17 @@ def test_unreadable_facts_are_told(run, text):
     (run / DATA).write_text(text)
     with pytest.raises(RunError, match=r"data\.json cannot be read"):
         read_facts(run)
+
+
+def test_two_processes_may_write_one_file(monkeypatch, tmp_path):
+    move = os.replace
+
+    def another_is_faster(source, target):
+        monkeypatch.setattr(os, "replace", move)
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        write_whole(target, "theirs")
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", another_is_faster)
+    write_whole(tmp_path / "file", "ours")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"file": "ours"}

@@ -102,6 +102,15 @@ def test_what_cannot_be_folded(name, fields, sentence):
         fold_batch_norm(Weights(name, fields, shape, variables))
 
 
+def test_a_class_for_each_pixel_is_described_so(tmp_path):
+    weights = make("unet", 32, width=0.0625, levels=2, padding="same")
+    program = tmp_path / "unet.jaxexport"
+    described = json.loads(export_program(weights, program, platforms=("cpu",)).read_text())
+    assert described["output"] == "logits (batch, height, width, 7) float32"
+    (logits,) = jax.export.deserialize(program.read_bytes()).out_avals
+    assert len(logits.shape) == 4
+
+
 def test_wrong_questions(tmp_path):
     weights = make("cifar_resnet20", 16, stage_sizes=(1, 1, 1))
     with pytest.raises(ConfigError, match=r"--platforms: no platform 'gpu'; known: cpu, cuda, rocm, tpu"):
