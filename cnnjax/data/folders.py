@@ -192,5 +192,11 @@ def _refuse(error: OSError) -> None:
 def _ordered(labels: set[str]) -> tuple[str, ...]:
     """In the order of their numbers, where they are all numbers; otherwise by their names' letters."""
     if all(label.isascii() and label.isdigit() for label in labels):
-        return tuple(sorted(labels, key=int))
+        return tuple(sorted(labels, key=_by_number))
     return tuple(sorted(labels))
+
+
+def _by_number(label: str) -> tuple[int, str, str]:
+    """By the number, however long it is; then by the name, since `1` and `01` are two classes of one number."""
+    digits = label.lstrip("0")
+    return len(digits), digits, label

@@ -108,6 +108,16 @@ def test_unknown_class_in_the_held_out_folder(tmp_path):
         load(folder(tmp_path, train="train", test="test"))
 
 
+def test_classes_of_one_number_have_an_order_of_their_own(tmp_path):
+    # 40 names of four numbers: a set's own order would not be this one by chance.
+    names = [f"{'0' * zeros}{number}" for number in (1, 2, 10, 11) for zeros in range(10)]
+    for name in names:
+        write(tmp_path / name / "0.png")
+        write(tmp_path / name / "1.png")
+    expected = sorted(names, key=lambda name: (int(name), name))
+    assert load(folder(tmp_path, test_fraction=0.5)).class_names == tuple(expected)
+
+
 def manifest(path: Path, text: str, **fields) -> DataConfig:
     path.write_text(text, encoding="utf-8")
     return config(ManifestSource(kind="manifest", path=path, **fields))
