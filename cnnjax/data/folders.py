@@ -4,6 +4,7 @@ import csv
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -81,7 +82,7 @@ def _folders(source: FolderSource) -> list[Listed]:
 
 def _classes(folder: Path) -> Listed:
     paths, labels = [], []
-    for name in sorted(each for each in os.listdir(folder) if (folder / each).is_dir() and not each.startswith(".")):
+    for name in _sub_folders(folder):
         found = _images(folder / name)
         paths += found
         labels += [name] * len(found)
@@ -99,13 +100,37 @@ def _classes(folder: Path) -> Listed:
     return paths, labels
 
 
+def _sub_folders(folder: Path) -> list[str]:
+    """Their names, which become those of classes."""
+    try:
+        names = sorted(each for each in os.listdir(folder) if not each.startswith(".") and (folder / each).is_dir())
+    except OSError as error:
+        _refuse(error)
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"sub-folder {name!a} of '{folder}' names a class, but not in UTF-8; rename it") from None
+    return names
+
+
 def _images(folder: Path) -> list[str]:
-    """The image files in a folder and below it, in the order of their paths."""
+    """The image files in a folder and below it, in the order of their paths; links to folders are followed."""
     found = []
-    for here, below, files in os.walk(folder, onerror=_refuse):
+    for here, below, files in os.walk(folder, onerror=_refuse, followlinks=True):
         below[:] = [name for name in below if not name.startswith(".")]
+        for path in (os.path.join(here, name) for name in below):
+            if os.path.islink(path) and _leads_back(path, folder):
+                raise DataError(f"'{path}' is a link to a folder that it lies in; remove it")
         found += [os.path.join(here, name) for name in files if _is_image(name)]
     return sorted(found)
+
+
+def _leads_back(link: str, folder: Path) -> bool:
+    """Whether it leads to one of the folders through which it was reached, or to one above them."""
+    target, here = Path(os.path.realpath(link)), Path(link).parent
+    through = [here, *here.parents]
+    return any(Path(os.path.realpath(each)).is_relative_to(target) for each in through[: through.index(folder) + 1])
 
 
 def _is_image(name: str) -> bool:
@@ -185,7 +210,7 @@ def _require_folder(path: Path, name: str) -> Path:
     return folder
 
 
-def _refuse(error: OSError) -> None:
+def _refuse(error: OSError) -> NoReturn:
     raise DataError(f"'{error.filename}' cannot be read: {error.strerror or error}")
 
 

@@ -1,5 +1,7 @@
 """Which files a source of images finds, in which order, with which labels."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +100,32 @@ def test_folders_that_are_none(tmp_path, pets):
         FolderSource(kind="folder", path=pets, train="train")
     write(pets / "fish" / "only.png")
     with pytest.raises(ConfigError, match=r"class 2 .* has a single example"):
+        load(folder(pets))
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(pets, tmp_path):
+    for index in range(3):
+        write(tmp_path / "elsewhere" / "sub" / f"{index}.png", 50 + index)
+    (pets / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    data = load(folder(pets))
+    assert sorted(values(data.train) + values(data.test)) == [*range(5), 50, 51, 52, *range(100, 105)]
+    for place, target in ((pets / "cat" / "again", pets), (tmp_path / "elsewhere" / "back", pets / "cat")):
+        place.symlink_to(target)
+        with pytest.raises(DataError, match=rf"{place.name}' is a link to a folder that it lies in; remove it"):
+            load(folder(pets))
+        place.unlink()
+
+
+def test_folders_that_cannot_be_listed_or_named(pets, monkeypatch):
+    (pets / os.fsdecode(b"caf\xe9")).mkdir()
+    with pytest.raises(DataError, match=r"sub-folder 'caf\\udce9' of .* names a class, but not in UTF-8; rename it"):
+        load(folder(pets))
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(DataError, match=r"pets' cannot be read: Permission denied"):
         load(folder(pets))
 
 
