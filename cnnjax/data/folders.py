@@ -74,10 +74,14 @@ def _folders(source: FolderSource) -> list[Listed]:
         _classes(_require_folder(folder / name, f"data.source.{part}"))
         for part, name in (("train", source.train), ("test", source.test))
     )
-    unknown = sorted(set(test[1]) - set(train[1]))
-    if unknown:
-        raise DataError(f"'{folder / source.test}' has a class that '{folder / source.train}' has not: '{unknown[0]}'")
+    if unknown := _only_held_out(train, test):
+        raise DataError(f"'{folder / source.test}' has a class that '{folder / source.train}' has not: '{unknown}'")
     return [train, test]
+
+
+def _only_held_out(train: Listed, test: Listed) -> str | None:
+    """The first class that is held out and never trained on, if there is one."""
+    return min(set(test[1]) - set(train[1]), default=None)
 
 
 def _classes(folder: Path) -> Listed:
@@ -153,6 +157,8 @@ def _lines(source: ManifestSource) -> list[Listed]:
         if not paths:
             which = f" whose {source.split_column} is {part}" if source.split_column else ""
             raise DataError(f"'{path}' names no image{which}")
+    if source.split_column and (unknown := _only_held_out(parts["train"], parts["test"])):
+        raise DataError(f"'{path}' has a class in {source.split_column} test that train has not: '{unknown}'")
     return list(parts.values())
 
 
@@ -168,6 +174,11 @@ def _rows(path: Path, source: ManifestSource) -> Iterator[tuple[int, str, str, s
                         f"the first line of '{path}' has no column '{column}'; {did_you_mean(column, known)}"
                     )
             for row in reader:
+                if any(row.get(None, ())):  # what lies beyond the last column
+                    raise DataError(
+                        f"line {reader.line_num} of '{path}' has more fields than the first line has columns; put "
+                        "quotes around a field with a comma"
+                    )
                 for column in columns:
                     if not row[column]:
                         raise DataError(f"line {reader.line_num} of '{path}' has no {column}")

@@ -172,6 +172,9 @@ def test_manifest_with_and_without_splits(tmp_path):
         test_fraction=0.5,
     )
     assert load(elsewhere).class_names == ("a", "b")
+    # A comma at the end of each line is no field.
+    (tmp_path / "named.csv").write_text("file,what\n0.png,b,\n1.png,a,\n2.png,b,\n3.png,a,\n", encoding="utf-8")
+    assert load(elsewhere).class_names == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -187,6 +190,13 @@ def test_manifest_with_and_without_splits(tmp_path):
         ),
         ("path,label,set\na.png,1,train\n", {"split_column": "set"}, r"names no image whose set is test"),
         ("path,label\n", {}, r"names no image$"),
+        ("path,label\na.png,1\nb.png,Boxer, dog\n", {}, r"line 3 of .* has more fields than .* put quotes around"),
+        ("path,label\na,1.png,2\n", {}, r"line 2 of .* has more fields"),
+        (
+            "path,label,set\na.png,dog,train\nb.png,dgo,test\n",
+            {"split_column": "set"},
+            r"has a class in set test that train has not: 'dgo'",
+        ),
         ("", {}, r"has no column 'path'"),
     ],
 )
