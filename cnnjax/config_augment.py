@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from cnnjax.config_base import Section
 
@@ -219,7 +219,7 @@ class BoxBlur(Augmentation):
     """Takes the mean of a square."""
 
     kind: Literal["box_blur"]
-    radius: Annotated[tuple[int, int], AfterValidator(_ascending)] = (0, 1)
+    radius: Annotated[tuple[NonNegativeInt, NonNegativeInt], AfterValidator(_ascending)] = (0, 1)
     """Pixels from its middle to its side, from and to."""
 
 

@@ -70,8 +70,12 @@ def convert(source: Source, out: Path, *, shard_megabytes: int = 256) -> Convert
             f"data.source.kind: {source.kind} is not converted; expected image files: folder, manifest or masks"
         )
     out = expanded(out)
-    partial = out.with_name(f"{out.name}.partial")
-    _require_empty(out, partial)
+    try:
+        if out.is_symlink() or not out.name:  # what gets the folder's name at the end is no link, nor `.`
+            out = out.resolve()
+        partial = _require_empty(out)
+    except OSError as error:
+        raise DataError(f"'{out}' cannot be written: {error.strerror or error}") from error
     parts, names = list_files(source)
     try:
         partial.mkdir(parents=True)
@@ -101,15 +105,18 @@ def describe_converted(converted: Converted) -> dict[str, Any]:
     }
 
 
-def _require_empty(out: Path, partial: Path) -> None:
+def _require_empty(out: Path) -> Path:
+    """What the folder is called until it is whole."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"'{out}' is a file, expected the name of a folder to write")
     if out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"'{out}' is not empty; name another folder, or empty it first")
+    partial = out.with_name(f"{out.name}.partial")
     if partial.exists():
         raise ConfigError(
             f"'{partial}' exists: another conversion writes it, or one was killed; in the second case remove it"
         )
+    return partial
 
 
 def _write(
@@ -199,6 +206,8 @@ def _read_file(path: str) -> Encoded:
         return Encoded(Path(path).read_bytes(), f"image '{path}'")
     except OSError as error:
         raise DataError(f"image '{path}' cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # of a name with a null byte
+        raise DataError(f"image '{path}' cannot be read: {error}") from None
 
 
 def _require_mask(mask: Encoded, image: Encoded, classes: int) -> None:

@@ -4,6 +4,7 @@ import csv
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -73,15 +74,19 @@ def _folders(source: FolderSource) -> list[Listed]:
         _classes(_require_folder(folder / name, f"data.source.{part}"))
         for part, name in (("train", source.train), ("test", source.test))
     )
-    unknown = sorted(set(test[1]) - set(train[1]))
-    if unknown:
-        raise DataError(f"'{folder / source.test}' has a class that '{folder / source.train}' has not: '{unknown[0]}'")
+    if unknown := _only_held_out(train, test):
+        raise DataError(f"'{folder / source.test}' has a class that '{folder / source.train}' has not: '{unknown}'")
     return [train, test]
+
+
+def _only_held_out(train: Listed, test: Listed) -> str | None:
+    """The first class that is held out and never trained on, if there is one."""
+    return min(set(test[1]) - set(train[1]), default=None)
 
 
 def _classes(folder: Path) -> Listed:
     paths, labels = [], []
-    for name in sorted(each for each in os.listdir(folder) if (folder / each).is_dir() and not each.startswith(".")):
+    for name in _sub_folders(folder):
         found = _images(folder / name)
         paths += found
         labels += [name] * len(found)
@@ -99,13 +104,37 @@ def _classes(folder: Path) -> Listed:
     return paths, labels
 
 
+def _sub_folders(folder: Path) -> list[str]:
+    """Their names, which become those of classes."""
+    try:
+        names = sorted(each for each in os.listdir(folder) if not each.startswith(".") and (folder / each).is_dir())
+    except OSError as error:
+        _refuse(error)
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"sub-folder {name!a} of '{folder}' names a class, but not in UTF-8; rename it") from None
+    return names
+
+
 def _images(folder: Path) -> list[str]:
-    """The image files in a folder and below it, in the order of their paths."""
+    """The image files in a folder and below it, in the order of their paths; links to folders are followed."""
     found = []
-    for here, below, files in os.walk(folder, onerror=_refuse):
+    for here, below, files in os.walk(folder, onerror=_refuse, followlinks=True):
         below[:] = [name for name in below if not name.startswith(".")]
+        for path in (os.path.join(here, name) for name in below):
+            if os.path.islink(path) and _leads_back(path, folder):
+                raise DataError(f"'{path}' is a link to a folder that it lies in; remove it")
         found += [os.path.join(here, name) for name in files if _is_image(name)]
     return sorted(found)
+
+
+def _leads_back(link: str, folder: Path) -> bool:
+    """Whether it leads to one of the folders through which it was reached, or to one above them."""
+    target, here = Path(os.path.realpath(link)), Path(link).parent
+    through = [here, *here.parents]
+    return any(Path(os.path.realpath(each)).is_relative_to(target) for each in through[: through.index(folder) + 1])
 
 
 def _is_image(name: str) -> bool:
@@ -128,6 +157,8 @@ def _lines(source: ManifestSource) -> list[Listed]:
         if not paths:
             which = f" whose {source.split_column} is {part}" if source.split_column else ""
             raise DataError(f"'{path}' names no image{which}")
+    if source.split_column and (unknown := _only_held_out(parts["train"], parts["test"])):
+        raise DataError(f"'{path}' has a class in {source.split_column} test that train has not: '{unknown}'")
     return list(parts.values())
 
 
@@ -143,6 +174,11 @@ def _rows(path: Path, source: ManifestSource) -> Iterator[tuple[int, str, str, s
                         f"the first line of '{path}' has no column '{column}'; {did_you_mean(column, known)}"
                     )
             for row in reader:
+                if any(row.get(None, ())):  # what lies beyond the last column
+                    raise DataError(
+                        f"line {reader.line_num} of '{path}' has more fields than the first line has columns; put "
+                        "quotes around a field with a comma"
+                    )
                 for column in columns:
                     if not row[column]:
                         raise DataError(f"line {reader.line_num} of '{path}' has no {column}")
@@ -185,12 +221,18 @@ def _require_folder(path: Path, name: str) -> Path:
     return folder
 
 
-def _refuse(error: OSError) -> None:
+def _refuse(error: OSError) -> NoReturn:
     raise DataError(f"'{error.filename}' cannot be read: {error.strerror or error}")
 
 
 def _ordered(labels: set[str]) -> tuple[str, ...]:
     """In the order of their numbers, where they are all numbers; otherwise by their names' letters."""
     if all(label.isascii() and label.isdigit() for label in labels):
-        return tuple(sorted(labels, key=int))
+        return tuple(sorted(labels, key=_by_number))
     return tuple(sorted(labels))
+
+
+def _by_number(label: str) -> tuple[int, str, str]:
+    """By the number, however long it is; then by the name, since `1` and `01` are two classes of one number."""
+    digits = label.lstrip("0")
+    return len(digits), digits, label

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from cnnjax.data.crops import Crop
+from cnnjax.data.crops import Box, Crop
 from cnnjax.data.images import Fit, Size, fit_image, fit_mask, height_and_width
 from cnnjax.errors import ConfigError, DataError
 
@@ -19,6 +19,8 @@ Result = TypeVar("Result")
 
 _ORIENTATION = 0x0112
 """EXIF's number of it; from 5 on height and width change places."""
+_JPEG = ("JPEG", "MPO")
+"""What Pillow calls files of it; the second holds several pictures."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,17 @@ def read_image(
     mode = _mode_of(channels)
 
     def needed_part(height: int, width: int) -> float:
+        nonlocal crop
         assert size is not None
-        used = min(height, width) if crop is None else min(crop(height, width)[2:])
+        used = min(height, width)
+        if crop is not None:
+            box = crop(height, width)
+            crop, used = _scaled(box, height, width), min(box[2:])
         return 2 * max(*height_and_width(size), shorter_side or 0) / used
 
     scaled = needed_part if scaled_decoding and size is not None else None
-    return _to_input(_open(file, lambda image: _convert(image, mode), scaled), size, fit, shorter_side, crop)
+    picture = _open(file, lambda image: _convert(image, mode), scaled)
+    return _to_input(picture, size, fit, shorter_side, crop)
 
 
 def read_pixels(
@@ -167,6 +174,20 @@ def _mode_of(channels: int) -> Literal["L", "RGB"]:
     return "L" if channels == 1 else "RGB"
 
 
+def _scaled(box: Box, height: int, width: int) -> Crop:
+    """Of a picture that is decoded smaller, the part that `box` is of the whole one.
+
+    A crop drawn by the smaller sides may be another one, because of their rounding, and no mask would follow it.
+    """
+
+    def crop(new_height: int, new_width: int) -> Box:
+        top, left = box[0] * new_height // height, box[1] * new_width // width
+        bottom, right = (box[0] + box[2]) * new_height / height, (box[1] + box[3]) * new_width / width
+        return top, left, max(1, round(bottom) - top), max(1, round(right) - left)
+
+    return crop
+
+
 def _to_input(
     picture: Image.Image, size: Size | None, fit: Fit, shorter_side: int | None, crop: Crop | None
 ) -> np.ndarray:
@@ -182,20 +203,23 @@ def _open(
     """What `finish` makes of an image that is turned upright.
 
     Args:
-        needed_part: from its height and width to the part of them below which it must not be decoded.
+        needed_part: of a JPEG, from its height and width to the part of them below which it must not be decoded.
     """
     name = name_of(file) if isinstance(file, Encoded) else f"image '{file}'"
     try:
         if _is_empty(file):
             raise DataError(f"{name} is empty")
-        with Image.open(io.BytesIO(file.content) if isinstance(file, Encoded) else file) as image:
+        # Never by its name: Pillow 13 maps such files into memory, and scrambles a TIFF that is turned.
+        with (
+            io.BytesIO(file.content) if isinstance(file, Encoded) else open(file, "rb") as stream,
+            Image.open(stream) as image,
+        ):
             # Pillow only warns about pictures of one to two times its limit, and still decodes them.
             if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise Image.DecompressionBombError
-            if needed_part is not None:
+            if needed_part is not None and image.format in _JPEG:
                 upright = image.size[::-1] if image.getexif().get(_ORIENTATION, 1) < 5 else image.size
                 part = needed_part(*upright)
-                # Does nothing but for JPEG.
                 image.draft(None, (math.ceil(image.width * part), math.ceil(image.height * part)))
             ImageOps.exif_transpose(image, in_place=True)
             return finish(image)
@@ -220,6 +244,8 @@ def _is_empty(file: File) -> bool:
 
 
 def _to_indices(image: Image.Image) -> np.ndarray:
+    if image.format in _JPEG:
+        raise ValueError("it is a JPEG, which does not keep class indices; expected a format without loss such as PNG")
     if image.mode not in ("P", "L", "1") and not image.mode.startswith("I"):
         raise ValueError(f"its pixels are colours ({image.mode}), expected class indices: a palette or grey")
     return np.asarray(image).astype(np.int32)

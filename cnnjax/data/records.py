@@ -30,7 +30,7 @@ from cnnjax.data.crops import Crop
 from cnnjax.data.examples import Datasets
 from cnnjax.data.files import DecodedExamples, Decoding, as_datasets
 from cnnjax.data.image_files import Encoded
-from cnnjax.errors import ConfigError, DataError
+from cnnjax.errors import ConfigError, DataError, first_line
 
 VERSION = 1
 INFO = "info.json"
@@ -214,8 +214,8 @@ def load_records(source: ArrayRecordSource, decoding: Decoding) -> Datasets:
 def read_info(folder: Path) -> Info:
     """What a folder of records says it holds; DataError where it says nothing, or nothing that is understood."""
     path = folder / INFO
-    if not folder.is_dir():
-        state = "is not a folder" if folder.exists() else "does not exist"
+    if not os.path.isdir(folder):
+        state = "is not a folder" if os.path.exists(folder) else "does not exist"
         raise DataError(f"data.source.path '{folder}' {state}; {_WRITTEN_BY}")
     try:
         text = path.read_text(encoding="utf-8")
@@ -290,8 +290,8 @@ def _read_labels(folder: Path, split: str, part: SplitInfo, info: Info) -> np.nd
         labels = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"'{path}' does not exist; its folder is not whole, convert again") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"'{path}' is damaged, or no file of labels: {error}") from None
+    except Exception as error:  # On damaged headers NumPy raises whatever their parsing meets.
+        raise DataError(f"'{path}' is damaged, or no file of labels: {first_line(error)}") from error
     counts = None if part.classes is None else list(part.classes)
     whole = isinstance(labels, np.ndarray) and labels.dtype == np.int32 and labels.shape == (part.examples,)
     classes = len(info.class_names)

@@ -55,6 +55,8 @@ def load(config: DataConfig) -> Datasets:
         datasets = replace(datasets, train=chosen)
     shapes = [examples.image_shape for examples in (datasets.train, datasets.test)]
     if shapes[0] != shapes[1]:
+        if shapes[0][2] != shapes[1][2]:
+            raise DataError(f"training and test images differ in channels ({shapes[0][2]} and {shapes[1][2]})")
         sizes = " and ".join(f"{height}x{width}" for height, width, _ in shapes)
         raise DataError(f"training and test images differ in size ({sizes}); set data.image_size")
     channels = shapes[0][-1]

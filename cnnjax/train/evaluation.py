@@ -14,7 +14,7 @@ from cnnjax.config import Config, ParallelConfig
 from cnnjax.data.examples import Datasets, Examples
 from cnnjax.data.loader import Shard, eval_batches
 from cnnjax.data.sources import load
-from cnnjax.errors import CnnjaxWarning, RunError
+from cnnjax.errors import CnnjaxWarning, DataError, RunError
 from cnnjax.parallel import Executor, join_processes, make_eval_executor
 from cnnjax.train.reporting import Sums
 from cnnjax.train.run_folder import CHECKPOINTS, DATA, Record, read_config, read_facts
@@ -109,7 +109,11 @@ def load_state(run_dir: Path, task: Task, checkpoint: str | int = "last") -> Tra
 def evaluate_state(
     config: Config, examples: Examples, executor: Executor, eval_step: EvalStep, state: TrainState, step: int
 ) -> list[Record]:
-    """One record for the weights as trained, and a last one for their moving average if there is one."""
+    """One record for the weights as trained, and a last one for their moving average if there is one.
+
+    Raises:
+        DataError: a file cannot be read; or none can, where those are left out.
+    """
     shard = Shard(executor.process_index, executor.process_count)
     candidates = [("raw", state.params, state.batch_stats)]
     if state.ema is not None:
@@ -120,6 +124,8 @@ def evaluate_state(
         batches = eval_batches(examples, batch_size=config.eval.batch_size, shard=shard, put=executor.put_batch)
         for metrics in _behind(eval_step(params, batch_stats, batch) for batch in batches):
             sums.add(executor.read_metrics(metrics))
+        if not sums.count("loss"):
+            raise DataError(f"none of the {len(examples)} held-out images can be read")
         record = {"step": step, "weights": weights, "examples": sums.count("loss"), **sums.means()}
         if skipped := len(examples) - sums.count("loss"):
             record["skipped"] = skipped

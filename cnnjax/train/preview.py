@@ -8,6 +8,7 @@ import numpy as np
 
 from cnnjax.augment.batches import make_batch_change
 from cnnjax.config import Config
+from cnnjax.config_augment import CutMix, Mixup
 from cnnjax.data.crops import draw_crops
 from cnnjax.data.examples import Datasets, Examples
 from cnnjax.data.loader import Batch, Shard, TrainBatches
@@ -37,13 +38,15 @@ def draw_preview(config: Config, data: Datasets, path: Path, *, count: int = 6, 
         count: how many examples, an even number where neighbours are blended.
 
     Raises:
-        ConfigError: there are fewer examples.
+        ConfigError: there are fewer examples, or one would have no neighbour to be blended with.
         DataError: an image cannot be read.
         RunError: the picture cannot be written.
     """
     most = min(len(data.train), config.data.batch_size)
     if count > most:
         raise ConfigError(f"--count {count}: a batch of this config has {most} examples, choose as many or fewer")
+    if count % 2 and any(isinstance(entry, Mixup | CutMix) for entry in config.data.changes):
+        raise ConfigError(f"--count {count}: mixup and cutmix blend two and two, choose an even number")
     require_picture(path)
     columns = preview_columns(config, data, count, epochs if config.data.augment else 0)
     figure, panels = new_figure(1.6 * len(columns) + 0.8, 1.6 * count + 0.5, count, len(columns))

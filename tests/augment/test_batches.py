@@ -135,6 +135,7 @@ def test_changing_nothing_trains_as_without():
         ({"kind": "flip", "horizontal": 2}, "less than or equal to 1"),
         ({"kind": "zoom", "factor": [0, 1]}, "greater than 0"),
         ({"kind": "mixup", "beta": 1}, "Extra inputs"),
+        ({"kind": "box_blur", "radius": [-2, 1]}, "greater than or equal to 0"),
     ],
 )
 def test_entries_are_checked(given, sentence):

@@ -53,6 +53,13 @@ def test_grey_images_keras_labels_and_labels_of_pixels(tmp_path):
         ({"y_train": np.zeros(6)}, r"'y_train' of .* holds float64 values, expected labels as integers"),
         ({"y_test": np.array([0, -1])}, r"'y_test' of .* holds the label -1 \(entry 1\), expected 0 to 3"),
         ({"x_test": ARRAYS["x_test"][:, :3]}, r"training and test images differ in size \(5x4 and 3x4\)"),
+        ({"x_test": ARRAYS["x_test"][..., :1]}, r"training and test images differ in channels \(3 and 1\)"),
+        ({"y_train": np.array(list("abcdab"))}, r"'y_train' of .* holds <U1 values, expected labels as integers"),
+        ({"y_train": np.full(6, np.nan)}, r"'y_train' of .* holds float64 values, expected labels as integers"),
+        ({"y_train": np.full(6, 1e12).astype(int)}, r"holds the label 1000000000000, expected classes counted from 0"),
+        ({"y_train": np.zeros((6, 5, 4), int)}, r"'y_train' and 'y_test' .* one has a label for each image and the"),
+        ({"x_test": ARRAYS["x_test"][:0], "y_test": np.zeros(0, int)}, r"'x_test' of .* is empty: its shape is \(0, 5"),
+        ({"x_train": ARRAYS["x_train"][..., :0]}, r"'x_train' of .* is empty: its shape is \(6, 5, 4, 0\)"),
     ],
 )
 def test_arrays_that_do_not_fit(tmp_path, replaced, sentence):
@@ -64,7 +71,12 @@ def test_files_that_are_no_archives(tmp_path):
     config = archive(tmp_path)
     path = config.source.path
     content = path.read_bytes()
-    for damaged in (b"", content[:200], b"PK\3\4nothing", b"text"):
+    # Half of the first array's compressed bytes, and the way in which they are compressed.
+    start = content.index(b"x_train.npy") + 200
+    deflated = content[:start] + bytes(len(content[start : start + 100])) + content[start + 100 :]
+    directory = content.index(b"PK\1\2") + 10
+    compression = content[:directory] + b"\x63\0" + content[directory + 2 :]
+    for damaged in (b"", content[:200], b"PK\3\4nothing", b"text", deflated, compression):
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=r"is damaged, or no archive that numpy.savez wrote"):
             load(config)

@@ -229,6 +229,10 @@ def other_labels(path: Path) -> None:
     np.save(path, np.zeros(20, np.int32))
 
 
+def open_bracket(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"}", b"("))
+
+
 def change_info(**values):
     def change(path: Path) -> None:
         path.write_text(json.dumps(json.loads(path.read_text()) | values))
@@ -251,6 +255,7 @@ def change_info(**values):
         ("info.json", change_info(test={"classes": None, "shards": []}), r"info.json' is damaged: it names no records"),
         ("train-labels.npy", Path.unlink, r"train-labels.npy' does not exist; its folder is not whole"),
         ("train-labels.npy", truncate, r"train-labels.npy' is damaged, or no file of labels"),
+        ("train-labels.npy", open_bracket, r"train-labels.npy' is damaged, or no file of labels"),
         ("train-labels.npy", other_labels, r"train-labels.npy' does not fit info.json"),
     ],
 )  # fmt: skip

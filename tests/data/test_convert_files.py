@@ -141,9 +141,33 @@ def test_folders_that_it_does_not_write_to(pets, tmp_path):
     assert (tmp_path / "full" / "thesis.txt").read_text() == (tmp_path / "file").read_text() == "mine"
     with pytest.raises(ConfigError, match=r"data.source.kind: digits is not converted; expected image files"):
         convert(DigitsSource(), tmp_path / "digits")
-    (tmp_path / "empty").mkdir()
-    convert(folder(pets), tmp_path / "empty")
-    assert (tmp_path / "empty" / "info.json").is_file()
+    with pytest.raises(DataError, match=r"x' cannot be written: File name too long"):
+        convert(folder(pets), tmp_path / ("x" * 255))
+    with pytest.raises(ConfigError, match=r"'/' is not empty; name another folder"):
+        convert(folder(pets), Path("/"))
+
+
+def test_empty_folders_and_links_to_them_are_written_to(pets, tmp_path, monkeypatch):
+    for name in ("empty", "linked", "here"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("linked")
+    (tmp_path / "ahead").symlink_to("later")
+    monkeypatch.chdir(tmp_path / "here")
+    for out, written in (
+        (tmp_path / "empty", "empty"),
+        (tmp_path / "link", "linked"),
+        (tmp_path / "ahead", "later"),
+        (Path(), "here"),
+    ):
+        assert convert(folder(pets), out).path == tmp_path / written
+        assert (tmp_path / written / "info.json").is_file()
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_a_name_that_no_file_has_is_told(pets, tmp_path):
+    (tmp_path / "all.csv").write_text("path,label\n" + "a\0.png,1\nb\0.png,2\n" * 2, encoding="utf-8")
+    with pytest.raises(DataError, match=r"cannot be read: embedded null byte"):
+        convert(ManifestSource(kind="manifest", path=tmp_path / "all.csv", test_fraction=0.5), tmp_path / "out")
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError(28, "No space left on device")])

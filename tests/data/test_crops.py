@@ -154,9 +154,35 @@ def test_scaled_decoding_leaves_enough_of_what_is_cut_out(tmp_path, orientation)
         read_image(tmp_path / "photo.jpg", size=48, channels=3, scaled_decoding=scaled, crop=crop)
         for scaled in (False, True)
     ]
-    halves = tuple(-(-side // 2) for side in upright)  # 213 of the shorter side are cut out, and twice 48 are needed
-    assert seen == [upright, upright, halves]
+    assert seen == [upright, upright]
+    assert (images[0] != images[1]).any()  # 213 of the shorter side are cut out, and twice 48 are needed
     assert np.abs(images[0].astype(int) - images[1]).mean() < 2
+
+
+def test_scaled_decoding_cuts_out_what_is_cut_out_of_the_mask(tmp_path):
+    height, width = 427, 640
+    ramp = np.repeat(np.linspace(0, 255, height).astype(np.uint8)[:, None], width, 1)
+    Image.fromarray(ramp).save(tmp_path / "image.jpg", quality=95)
+    Image.fromarray(ramp).save(tmp_path / "mask.png")
+    examples, scaled = (
+        FileExamples(
+            [str(tmp_path / "image.jpg")], [str(tmp_path / "mask.png")], classes=256,
+            decoding=Decoding(48, 1, scaled_decoding=each),
+        )
+        for each in (False, True)
+    )  # fmt: skip
+    # The first draw is wider than the whole image by less than a pixel, and does not stick out of a smaller one.
+    draws = np.full((10, 4), 0.5)
+    draws[0] = (213 * 640.9 / (427 * 640), 1, 0.9, 0.9)
+
+    def crop(height, width):
+        return random_box(height, width, (0, 1), (0.1, 640.9 / 213), draws)
+
+    assert crop(height, width)[2:] == (427, 640)
+    assert crop(107, 160)[2:] == (53, 160)
+    for each in (examples, scaled):
+        read = each.read(np.arange(1), [crop])
+        assert np.abs(read.images[0, ..., 0].astype(int) - read.labels[0]).max() <= 5
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,9 @@ def test_masks_take_the_nearest_pixel_and_frame_with_class_0(tmp_path):
     wide = indices.astype(np.uint16) * 1000
     Image.fromarray(wide).save(tmp_path / "wide.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "wide.png", size=(6, 8)), wide)
+    Image.fromarray(indices.astype(np.uint8)).save(tmp_path / "lossy.png", "JPEG")
+    with pytest.raises(DataError, match=r"lossy.png' .* it is a JPEG, which does not keep class indices; expected"):
+        read_mask(tmp_path / "lossy.png", size=(6, 8))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -1,5 +1,7 @@
 """Which files a source of images finds, in which order, with which labels."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -101,11 +103,47 @@ def test_folders_that_are_none(tmp_path, pets):
         load(folder(pets))
 
 
+def test_links_to_folders_are_followed_but_not_in_circles(pets, tmp_path):
+    for index in range(3):
+        write(tmp_path / "elsewhere" / "sub" / f"{index}.png", 50 + index)
+    (pets / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    data = load(folder(pets))
+    assert sorted(values(data.train) + values(data.test)) == [*range(5), 50, 51, 52, *range(100, 105)]
+    for place, target in ((pets / "cat" / "again", pets), (tmp_path / "elsewhere" / "back", pets / "cat")):
+        place.symlink_to(target)
+        with pytest.raises(DataError, match=rf"{place.name}' is a link to a folder that it lies in; remove it"):
+            load(folder(pets))
+        place.unlink()
+
+
+def test_folders_that_cannot_be_listed_or_named(pets, monkeypatch):
+    (pets / os.fsdecode(b"caf\xe9")).mkdir()
+    with pytest.raises(DataError, match=r"sub-folder 'caf\\udce9' of .* names a class, but not in UTF-8; rename it"):
+        load(folder(pets))
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(DataError, match=r"pets' cannot be read: Permission denied"):
+        load(folder(pets))
+
+
 def test_unknown_class_in_the_held_out_folder(tmp_path):
     for name in ("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/c/1.png"):
         write(tmp_path / name)
     with pytest.raises(DataError, match=r"has a class that .*train' has not: 'c'"):
         load(folder(tmp_path, train="train", test="test"))
+
+
+def test_classes_of_one_number_have_an_order_of_their_own(tmp_path):
+    # 40 names of four numbers: a set's own order would not be this one by chance.
+    names = [f"{'0' * zeros}{number}" for number in (1, 2, 10, 11) for zeros in range(10)]
+    for name in names:
+        write(tmp_path / name / "0.png")
+        write(tmp_path / name / "1.png")
+    expected = sorted(names, key=lambda name: (int(name), name))
+    assert load(folder(tmp_path, test_fraction=0.5)).class_names == tuple(expected)
 
 
 def manifest(path: Path, text: str, **fields) -> DataConfig:
@@ -134,6 +172,9 @@ def test_manifest_with_and_without_splits(tmp_path):
         test_fraction=0.5,
     )
     assert load(elsewhere).class_names == ("a", "b")
+    # A comma at the end of each line is no field.
+    (tmp_path / "named.csv").write_text("file,what\n0.png,b,\n1.png,a,\n2.png,b,\n3.png,a,\n", encoding="utf-8")
+    assert load(elsewhere).class_names == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -149,6 +190,13 @@ def test_manifest_with_and_without_splits(tmp_path):
         ),
         ("path,label,set\na.png,1,train\n", {"split_column": "set"}, r"names no image whose set is test"),
         ("path,label\n", {}, r"names no image$"),
+        ("path,label\na.png,1\nb.png,Boxer, dog\n", {}, r"line 3 of .* has more fields than .* put quotes around"),
+        ("path,label\na,1.png,2\n", {}, r"line 2 of .* has more fields"),
+        (
+            "path,label,set\na.png,dog,train\nb.png,dgo,test\n",
+            {"split_column": "set"},
+            r"has a class in set test that train has not: 'dgo'",
+        ),
         ("", {}, r"has no column 'path'"),
     ],
 )

@@ -178,8 +178,9 @@ def test_exif_orientation_is_honoured(tmp_path, orientation):
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "turned.png", exif=exif)
-    np.testing.assert_array_equal(read_image(tmp_path / "turned.png", size=None, channels=1)[..., 0], upright)
+    for name in ("turned.png", "turned.tif"):
+        Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / name, exif=exif)
+        np.testing.assert_array_equal(read_image(tmp_path / name, size=None, channels=1)[..., 0], upright)
 
 
 def test_first_frame_of_several(tmp_path):

@@ -67,3 +67,15 @@ def test_a_broken_file_is_named_or_left_out(train, pictures, tmp_path):
     assert counted == [20, 20]
     assert skipped["train"] + skipped["eval"] >= 2
     assert "that cannot be read" in outcome.out
+
+
+def test_nothing_but_broken_held_out_files_is_an_error(train, pictures):
+    (pictures / "seen").mkdir()
+    for name in ("temple", "flower"):
+        (pictures / name).rename(pictures / "seen" / name)
+        (pictures / "held" / name).mkdir(parents=True)
+        (pictures / "held" / name / "1.jpg").write_text("no image")
+    sets = "data.source.train=seen", "data.source.test=held"
+    outcome = train("none", *sets, "data.source.broken=skip", "train.duration={steps: 1}")
+    assert outcome.code == 2
+    assert outcome.err.endswith("left out\nerror: none of the 2 held-out images can be read\n")

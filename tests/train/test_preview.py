@@ -71,6 +71,8 @@ def test_faults_are_told(tmp_path):
     data = load(config.data)
     with pytest.raises(ConfigError, match=r"--count 9: a batch of this config has 8 examples"):
         draw_preview(config, data, tmp_path / "x.png", count=9)
+    with pytest.raises(ConfigError, match=r"--count 3: mixup and cutmix blend two and two, choose an even number"):
+        draw_preview(make(augment=CHANGES), data, tmp_path / "x.png", count=3)
     with pytest.raises(ConfigError, match=r"expected a name that ends in .png, .pdf, .svg"):
         draw_preview(config, data, tmp_path / "x.gif")
     (tmp_path / "file").write_text("")
