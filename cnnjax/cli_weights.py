@@ -15,9 +15,20 @@ app = typer.Typer(help="Bring weights in from other libraries, hand them on, loo
 
 @app.command("import")
 def import_file(
-    peer: Annotated[str, typer.Argument(metavar="LIBRARY/NETWORK", help="Such as timm/resnet50 or keras/ResNet50.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors, .pth, .pt, .weights.h5 or .h5 file.")],
+    peer: Annotated[
+        str,
+        typer.Argument(
+            metavar="LIBRARY/NETWORK[.TAG]", help="Such as keras/ResNet50, or published weights: timm/resnet50.a1_in1k."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            help="A .safetensors, .pth, .pt, .weights.h5 or .h5 file; without it, the published weights are fetched.",
+        ),
+    ] = None,
     fields: Annotated[
         list[str] | None, typer.Argument(metavar="FIELD=VALUE", help="Fields of the network, where not the library's.")
     ] = None,
@@ -39,9 +50,8 @@ def import_file(
     names = _lines(labels) if labels else []
     from cnnjax.config_files import load_config
     from cnnjax.weights.bundle import save_weights
-    from cnnjax.weights.transfer import import_weights, require_peer
+    from cnnjax.weights.transfer import import_weights
 
-    require_peer(peer)
     given = load_config(None, [f"model.args.{field}" for field in fields or []]).model.args
     imported = import_weights(
         peer,
@@ -60,7 +70,8 @@ def import_file(
         return
     for note in imported.notes:
         print(note)
-    print(f"{out}: {_size(imported.weights.arrays)} of {imported.weights.model}, from {file} as {peer}")
+    source = f"from {file} as {peer}" if file else f"published as {imported.weights.origin}"
+    print(f"{out}: {_size(imported.weights.arrays)} of {imported.weights.model}, {source}")
 
 
 app.command("export")(export)

@@ -45,12 +45,24 @@ class Duration(Section):
 class InitFrom(Section):
     """Weights to start from, in place of random ones."""
 
-    path: Path
+    path: Path | None = None
     """A run folder, or a file of `cnnjax weights import` or `export`; `~` and environment variables are expanded."""
+    pretrained: str | None = None
+    """In place of `path`, published weights such as timm/resnet50.a1_in1k or torchvision/resnet50, fetched by the
+    library that published them; the first layer is adapted to the number of the images' channels."""
     checkpoint: Literal["last", "best"] | NonNegativeInt = "last"
     """Of a run: last, best or a step."""
     new: tuple[str, ...] = ()
     """Patterns of parameters that start anew all the same, such as `head/*` where the classes are others."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.pretrained is None):
+            came = "neither" if self.path is None else "both"
+            raise ValueError(f"expected exactly one of path and pretrained; got {came}")
+        if self.pretrained is not None and self.checkpoint != "last":
+            raise ValueError("checkpoint: it is of a run in path; published weights have none to choose from")
+        return self
 
 
 class ModelConfig(Section):

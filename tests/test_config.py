@@ -204,6 +204,20 @@ def test_batches_that_do_not_spread_over_the_devices_there_are():
         Config().check_batches(6)
 
 
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({}, "expected exactly one of path and pretrained; got neither"),
+        ({"path": "run", "pretrained": "timm/resnet50"}, "expected exactly one of path and pretrained; got both"),
+        ({"pretrained": "timm/resnet50", "checkpoint": "best"}, "checkpoint: it is of a run in path"),
+    ],
+)
+def test_a_run_starts_from_one_place(given, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        check({"init_from": given})
+    assert check({"init_from": {"pretrained": "timm/resnet50"}}).init_from.path is None
+
+
 def test_no_page_names_a_folder_of_the_machine():
     config = check(
         {

@@ -205,7 +205,7 @@ class Training:
             if read_history(self.path):
                 self.reporter.message(f"{self.path} has no checkpoint; starting again from step 0")
             if self.task.config.init_from is not None:
-                state, told = load_into(state, self.task.config.init_from)
+                state, told = load_into(state, self.task, self.task.config.init_from)
                 self.reporter.message(f"init_from: {describe(told)}")
                 if self.folder is not None:
                     self.folder.write(INIT_FROM, told)

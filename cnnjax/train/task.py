@@ -13,7 +13,7 @@ from cnnjax.config import Config, ConvLowering
 from cnnjax.config_augment import CutMix, Mixup
 from cnnjax.data.examples import Datasets
 from cnnjax.data.loader import steps_per_epoch
-from cnnjax.errors import ConfigError
+from cnnjax.errors import ConfigError, WeightsError
 from cnnjax.models import check_args, create_model, get_variant
 from cnnjax.nn.network import Network, layer_names
 from cnnjax.train.freezing import check_frozen, frozen_by
@@ -21,6 +21,7 @@ from cnnjax.train.losses import make_loss
 from cnnjax.train.optimizer import check_optimizer, in_phases, make_optimizer, make_schedule
 from cnnjax.train.state import TrainState, make_init
 from cnnjax.train.step import BatchAxis, EvalStep, TrainStep, batch_averaging, make_eval_step, make_train_step
+from cnnjax.weights.published import find_published
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,15 @@ class Task:
 
 
 def check_names(config: Config) -> None:
-    """ConfigError unless the model, its fields, the optimizer and its arguments exist."""
+    """ConfigError unless the model, its fields, the optimizer, its arguments and published weights exist."""
     get_variant(config.model.name)
     check_args(config.model.name, config.model.args)
     check_optimizer(config.optimizer)
+    if config.init_from is not None and config.init_from.pretrained is not None:
+        try:
+            find_published(config.init_from.pretrained)
+        except WeightsError as error:
+            raise ConfigError(f"init_from.pretrained: {error}") from None
 
 
 def make_network(

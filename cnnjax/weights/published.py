@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from cnnjax.errors import WeightsError
+from cnnjax.models import list_peers
 from cnnjax.weights.preprocessing import Preprocessing
 
 IMAGENET_CLASSES = 1000
@@ -41,17 +42,27 @@ def published(peer: str) -> tuple[Published, ...]:
 
 
 def published_preprocessing(name: str) -> Preprocessing:
-    """That of `LIBRARY/NETWORK`, by default, or of `LIBRARY/NETWORK.TAG`.
+    """That of `LIBRARY/NETWORK`, by default, or of `LIBRARY/NETWORK.TAG`; WeightsError as of `find_published`."""
+    return find_published(name)[2]
+
+
+def find_published(name: str) -> tuple[str, str, Preprocessing]:
+    """Network, tag and preparation of images of `LIBRARY/NETWORK.TAG`, or of `LIBRARY/NETWORK`: its library's default.
 
     Raises:
         WeightsError: there are no such published weights.
     """
     for peer, rows in _table().items():
         if name == peer:
-            return rows[0].preprocessing
+            return peer, rows[0].tags[0], rows[0].preprocessing
         for row in rows:
-            if any(name == f"{peer}.{tag}" for tag in row.tags):
-                return row.preprocessing
+            for tag in row.tags:
+                if name == f"{peer}.{tag}":
+                    return peer, tag, row.preprocessing
+    if name in list_peers():
+        raise WeightsError(
+            f"of {name} the network is known, but no published weights; import a file of them, or choose others"
+        )
     names = [f"{peer}.{tag}" for peer, rows in _table().items() for row in rows for tag in row.tags]
     near = difflib.get_close_matches(name, [*_table(), *names], n=1)
     hint = f"did you mean '{near[0]}'?" if near else "name some such as timm/resnet50 or timm/resnet50.a1_in1k"

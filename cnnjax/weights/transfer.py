@@ -1,7 +1,9 @@
 """Weights in from other libraries' files and out to them."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -29,15 +31,26 @@ from cnnjax.weights.convert import (
 from cnnjax.weights.files import WeightsFile, read_arrays, write_arrays
 from cnnjax.weights.keras_layers import layers_by_class
 from cnnjax.weights.preprocessing import Preprocessing
-from cnnjax.weights.published import IMAGENET_CLASSES, imagenet_labels, published, published_preprocessing
+from cnnjax.weights.pretrained import fetch_pretrained
+from cnnjax.weights.published import (
+    IMAGENET_CLASSES,
+    find_published,
+    imagenet_labels,
+    published,
+    published_preprocessing,
+)
 
 Shape = tuple[int, int, int]
 
 # Fields that change training alone: whatever they are, the same weights give the same answers.
-_OF_TRAINING = ("*dropout*", "stochastic_depth", "norm_momentum", "remat")
+_OF_TRAINING = ("*dropout*", "initialization", "stochastic_depth", "norm_momentum", "remat")
 _NO_FIELDS = frozenset({"parent", "name", "dtype", "batch_averaging", "lowering", "num_classes"})
 # Keras' published EfficientNets hold this as a variance; a further layer, without weights, divides by its root again.
 _KERAS_DEVIATIONS = (0.229, 0.224, 0.225)
+# Of published files, what their own library leaves out where the network has no auxiliary classifiers.
+_AUXILIARY = ("aux?.*", "AuxLogits.*")
+# torchvision renames so, too, what its own files of DenseNets hold.
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)")
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,7 @@ class Imported:
 
 def import_weights(
     peer: str,
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     allow: Sequence[str] = (),
     fields: Mapping[str, Any] | None = None,
@@ -66,7 +79,10 @@ def import_weights(
     """Reads another library's file.
 
     Args:
-        peer: the network that it is of, such as `timm/resnet50`.
+        peer: the network that it is of, such as `timm/resnet50`, or the published weights that it holds, such as
+            `timm/resnet50.a1_in1k`.
+        path: the file; by default that of the published weights `peer` (without a tag, of the library's default), which
+            is downloaded if it is not here yet: see `cnnjax.weights.pretrained`.
         allow: shell-style patterns of names that may be missing, unexpected or mis-shaped; parameters that the file
             does not give start anew.
         fields: of the network, where they are not the library's.
@@ -75,20 +91,22 @@ def import_weights(
         channels: of the images. The file may be for as many, or for the library's number: see
             `cnnjax.weights.adapt.change_channels`.
         prepared_as: published weights, such as `timm/resnet50.tv_in1k`, whose images were prepared as the file's; by
-            default those that the library itself takes for this network.
+            default as the published weights `peer`, or those that the library itself takes for this network.
         labels: the names of the classes; by default ImageNet's, if the weights are of a published kind.
         seed: of what starts anew.
 
     Raises:
         ConfigError: no such network or field.
-        WeightsError: no such file, or it does not fit.
+        WeightsError: no such file or published weights, they cannot be fetched, or do not fit.
     """
-    path = Path(path)
-    require_peer(peer)
+    peer, chosen = _split(peer, path is None)
+    source = str(path) if path is not None else chosen
     ours, own_fields = get_peer(peer)
     given = {**own_fields, **(fields or {})}
     shape = get_variant(peer).input_shape
-    arrays = dict(_read(peer, path, shapes_of(create_model(ours, **given), shape)).arrays)
+    with fetch_pretrained(chosen) if path is None else nullcontext(Path(path)) as file:
+        arrays = _renamed(_read(peer, file, shapes_of(create_model(ours, **given), shape)).arrays)
+    prepared_as = prepared_as or chosen
     preprocessing = published_preprocessing(prepared_as or peer) if prepared_as or published(peer) else None
     preprocessing = _with_normalisation(arrays, preprocessing)
     if classes is not None:
@@ -97,7 +115,7 @@ def import_weights(
         shape = (*shape[:2], channels_in(arrays, peer, ours, given, shape))
     network = create_model(ours, **given)
     variables, report = from_peer(peer, arrays, shapes_of(network, shape))
-    report.refuse(str(path), tuple(allow))
+    report.refuse(source, (*allow, *(_AUXILIARY if path is None else ())))
     new = (*report.missing, *(entry.partition(":")[0] for entry in report.mis_shaped))
     variables = start_anew(network, shape, variables, new, seed)
     weights = Weights(
@@ -107,10 +125,11 @@ def import_weights(
         variables=variables,
         preprocessing=preprocessing and preprocessing.for_channels(shape[-1]),
         labels=imagenet_labels() if preprocessing and network.num_classes == IMAGENET_CLASSES else (),
-        origin=f"{path.name}, {peer}",
+        origin=f"{Path(path).name}, {chosen or peer}" if path is not None else chosen,
     )
-    notes = [f"allowed: {kind} {entry}" for kind, entry in _entries(report)]
-    notes += _on_preparation(peer, prepared_as)
+    notes = [f"allowed: {kind} {entry}" for kind, entry in _entries(report, () if path else _AUXILIARY)]
+    if not chosen or prepared_as != chosen:  # else images are prepared as these weights want it: nothing to tell
+        notes += _on_preparation(peer, prepared_as)
     if channels is not None:
         weights, changed = change_channels(weights, channels)
         notes += changed
@@ -141,9 +160,8 @@ def export_weights(weights: Weights, path: str | Path, peer: str | None = None) 
     require_peer(peer)
     ours, fields = get_peer(peer)
     theirs = create_model(ours, **{**fields, "num_classes": weights.network.num_classes})
-    differences = _differences(weights.network, theirs)
-    if differences:
-        raise WeightsError(f"the network is not that of {peer}: {', '.join(differences)}")
+    if differing := differences(weights.network, theirs):
+        raise WeightsError(f"the network is not that of {peer}: {', '.join(differing)}")
     arrays = to_peer(peer, weights.variables)
     if library_of(peer) != "keras":
         # By this entry the readers of some libraries know for whom the file is.
@@ -163,7 +181,7 @@ def inspect_file(path: str | Path, peer: str | None = None) -> tuple[WeightsFile
     ours, fields = get_peer(peer)
     shapes = shapes_of(create_model(ours, **fields), get_variant(peer).input_shape)
     file = _read(peer, path, shapes)
-    arrays = dict(file.arrays)
+    arrays = _renamed(file.arrays)
     _with_normalisation(arrays, None)
     return file, from_peer(peer, arrays, shapes)[1]
 
@@ -174,11 +192,25 @@ def require_peer(peer: str) -> None:
         raise ConfigError(unknown("network of another library", peer, list_peers()))
 
 
+def _split(name: str, fetched: bool) -> tuple[str, str]:
+    """The network, and with its tag the published weights that `name` means; "" where it means a network alone."""
+    if not fetched and (name in list_peers() or "." not in name):
+        require_peer(name)
+        return name, ""
+    peer, tag, _ = find_published(name)
+    return peer, f"{peer}.{tag}"
+
+
+def _renamed(arrays: Mapping[str, np.ndarray]) -> Arrays:
+    return {_OLD_DENSENET.sub(r"\1", name): array for name, array in arrays.items()}
+
+
 def _read(peer: str, path: Path, shapes: Variables) -> WeightsFile:
     return read_arrays(path, keras_layers(peer, shapes) if library_of(peer) == "keras" else None)
 
 
-def _differences(network: Network, other: Network) -> list[str]:
+def differences(network: Network, other: Network) -> list[str]:
+    """In which fields two networks compute differently from equal weights: `padding is 'same', there 'symmetric'`."""
     if type(network) is not type(other):
         return [f"it is a {type(network).__name__}, there it is a {type(other).__name__}"]
     return [
@@ -190,12 +222,14 @@ def _differences(network: Network, other: Network) -> list[str]:
     ]
 
 
-def _entries(report: LoadReport) -> list[tuple[str, str]]:
+def _entries(report: LoadReport, silent: Sequence[str]) -> list[tuple[str, str]]:
+    """All but those that fit one of the patterns `silent`."""
     kinds = ("missing", "unexpected", "mis_shaped")
-    return [(kind.replace("_", "-"), entry) for kind in kinds for entry in getattr(report, kind)]
+    entries = [(kind.replace("_", "-"), entry) for kind in kinds for entry in getattr(report, kind)]
+    return [each for each in entries if not any(fnmatchcase(each[1], pattern) for pattern in silent)]
 
 
-def _on_preparation(peer: str, prepared_as: str | None) -> list[str]:
+def _on_preparation(peer: str, prepared_as: str) -> list[str]:
     rows = published(peer)
     if prepared_as:
         return [f"images are prepared as for {prepared_as}"]

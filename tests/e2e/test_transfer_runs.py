@@ -71,3 +71,9 @@ def test_other_shapes_names_and_places_are_refused(first, tmp_path):
     misspelt = train(first, tmp_path / "c", "init_from.new=[outpt/*]").error
     assert "no parameter's name fits 'outpt/*'; did you mean 'output'?" in misspelt
     assert "nowhere" in train(first, tmp_path / "d", "init_from.path=nowhere").error
+    both = train(first, tmp_path / "e", "init_from.pretrained=timm/resnet50").error
+    assert both == "init_from: expected exactly one of path and pretrained; got both"
+    named = ("init_from.path=null", "init_from.pretrained=timm/resnet51")
+    unknown = train(first, tmp_path / "f", *named).error
+    assert unknown.startswith("init_from.pretrained: unknown published weights 'timm/resnet51'; did you mean 'timm/")
+    assert in_this_process("config", first[0], *named).error == unknown

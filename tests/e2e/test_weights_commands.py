@@ -137,6 +137,9 @@ def test_inspecting(theirs, tmp_path, cnnjax):
     [
         (["import", "timm/resnet51", "FILE", "--out", "OUT"], "unknown network of another library 'timm/resnet51'"),
         (["import", "resnet50", "FILE", "--out", "OUT"], "unknown network of another library 'resnet50'; did you mean"),
+        (["import", "timm/resnet51", "--out", "OUT"], "unknown published weights 'timm/resnet51'; did you mean"),
+        (["import", "timm/resnet50.x", "FILE", "--out", "OUT"], "unknown published weights 'timm/resnet50.x'"),
+        (["import", PEER, "--out", "OUT"], f"of {PEER} the network is known, but no published weights"),
         (["import", PEER, "none.pth", "--out", "OUT"], "there is no file none.pth"),
         (["import", PEER, ".", "--out", "OUT"], "expected a file that ends in one of"),
         (

@@ -29,9 +29,12 @@ LITE = "efficientnet-lite-pytorch/efficientnet-lite0 224 256 bicubic 127/128 579
 def torchvision_rows(model: str):
     import torchvision
 
-    for weights in torchvision.models.get_model_weights(model):
+    published = torchvision.models.get_model_weights(model)
+    # With published weights these networks turn ImageNet's mean and std into Inception's themselves; ours do not.
+    inner = "transform_input" in inspect.getsource(torchvision.models.get_model_builder(model))
+    for weights in sorted(published, key=lambda weights: weights != published.DEFAULT):
         row = weights.transforms()
-        normalisation = NAMES[tuple(row.mean), tuple(row.std)]
+        normalisation = "inception" if inner else NAMES[tuple(row.mean), tuple(row.std)]
         yield (row.crop_size[0], row.resize_size[0], row.interpolation.value, normalisation), weights.name
 
 
