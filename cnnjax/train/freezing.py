@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from chex import ArrayTree
 from flax import linen as nn
 from flax import traverse_util
@@ -57,6 +58,11 @@ def check_frozen(patterns: Sequence[str], network: Network, input_shape: tuple[i
 def stop_gradients(params: ArrayTree, is_frozen: IsFrozen) -> ArrayTree:
     """The same parameters, the frozen ones as constants."""
     return _by_name(params, lambda name, leaf: jax.lax.stop_gradient(leaf) if is_frozen(name) else leaf)
+
+
+def clear_frozen(params: ArrayTree, is_frozen: IsFrozen) -> ArrayTree:
+    """The same parameters, the frozen ones zeros."""
+    return _by_name(params, lambda name, leaf: jnp.zeros_like(leaf) if is_frozen(name) else leaf)
 
 
 def keep_frozen(old: ArrayTree, new: ArrayTree, is_frozen: IsFrozen) -> ArrayTree:
