@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from chex import ArrayTree
 from flax import linen as nn
 from flax import traverse_util
@@ -57,18 +56,13 @@ def check_frozen(patterns: Sequence[str], network: Network, input_shape: tuple[i
 
 def stop_gradients(params: ArrayTree, is_frozen: IsFrozen) -> ArrayTree:
     """The same parameters, the frozen ones as constants."""
-    return _by_name(params, lambda name, leaf: jax.lax.stop_gradient(leaf) if is_frozen(name) else leaf)
-
-
-def clear_frozen(params: ArrayTree, is_frozen: IsFrozen) -> ArrayTree:
-    """The same parameters, the frozen ones zeros."""
-    return _by_name(params, lambda name, leaf: jnp.zeros_like(leaf) if is_frozen(name) else leaf)
+    return map_by_name(params, lambda name, leaf: jax.lax.stop_gradient(leaf) if is_frozen(name) else leaf)
 
 
 def keep_frozen(old: ArrayTree, new: ArrayTree, is_frozen: IsFrozen) -> ArrayTree:
     """The new parameters, but for the frozen ones the old."""
     kept = traverse_util.flatten_dict(old, sep="/")
-    return _by_name(new, lambda name, leaf: kept[name] if is_frozen(name) else leaf)
+    return map_by_name(new, lambda name, leaf: kept[name] if is_frozen(name) else leaf)
 
 
 def frozen_norms(is_frozen: IsFrozen) -> Callable[..., Any]:
@@ -84,7 +78,7 @@ def frozen_norms(is_frozen: IsFrozen) -> Callable[..., Any]:
     return call_frozen
 
 
-def _by_name(tree: ArrayTree, change: Callable[[str, Any], Any]) -> ArrayTree:
+def map_by_name(tree: ArrayTree, change: Callable[[str, Any], Any]) -> ArrayTree:
     leaves = {name: change(name, leaf) for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
     changed: ArrayTree = traverse_util.unflatten_dict(leaves, sep="/")
     return changed

@@ -19,6 +19,7 @@ from cnnjax.config import (
 )
 from cnnjax.errors import ConfigError
 from cnnjax.registry import did_you_mean, unknown
+from cnnjax.train.phases import Phases
 
 # Functions of optax that take a learning rate, and cannot be used all the same.
 _UNUSABLE = {
@@ -61,7 +62,11 @@ def check_optimizer(config: OptimizerConfig) -> None:
 
 
 def make_optimizer(
-    config: OptimizerConfig, schedule: optax.Schedule | float, layers: Sequence[str] = ()
+    config: OptimizerConfig,
+    schedule: optax.Schedule | float,
+    layers: Sequence[str] = (),
+    phases: Phases = Phases(),
+    phase: int = 0,
 ) -> optax.GradientTransformation:
     """Clipping, then weight decay, then the named optimizer, then each layer's part of the learning rate.
 
@@ -71,6 +76,8 @@ def make_optimizer(
     Args:
         schedule: learning rate by step, or a constant one.
         layers: names of the network's own modules from the images to the logits, for `layer_decay`.
+        phases: when each parameter trains, by default always.
+        phase: the one in which this optimizer works; its state is the same kind of tree in all of them.
 
     Raises:
         ConfigError: optax has no such optimizer, it takes no such arguments, or no learning rate that changes.
@@ -102,7 +109,8 @@ def make_optimizer(
             before.append(optax.add_decayed_weights(config.weight_decay, mask=mask_function))
     make: Callable[..., optax.GradientTransformation] = getattr(optax, config.name)
     after = [scale_by_layer(config.layer_decay, layers)] if config.layer_decay < 1 else []
-    return optax.chain(*before, make(schedule, **args), *after)
+    optimizer = phases.optimizer(lambda rate: make(rate, **args), schedule, phase)
+    return optax.chain(*before, optimizer, *after)
 
 
 def scale_by_layer(decay: float, layers: Sequence[str]) -> optax.GradientTransformation:

@@ -17,7 +17,7 @@ from cnnjax.config import GhostBatchNorm
 from cnnjax.nn.network import Network, Outputs
 from cnnjax.nn.norm import BatchAveraging
 from cnnjax.ops.conv import CONVOLUTION
-from cnnjax.train.freezing import IsFrozen, clear_frozen, frozen_norms, keep_frozen, stop_gradients
+from cnnjax.train.freezing import IsFrozen, frozen_norms, keep_frozen, stop_gradients
 from cnnjax.train.losses import LossFunction
 from cnnjax.train.metrics import Batch, Metrics, batch_metrics, example_losses, masked_sum
 from cnnjax.train.state import TrainState
@@ -158,9 +158,7 @@ def make_train_step(
         metrics, batch_stats, gradients = compute(state, batch, key, examples)
         metrics, gradients = axis.sum((metrics, gradients))
         batch_stats = axis.mean(batch_stats)
-        # Nor may decay that is added to the gradient gather in the optimizer's state, for the phase that trains them.
-        seen = state.params if is_frozen is None else clear_frozen(state.params, is_frozen)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, seen)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         if is_frozen is not None:
             params = keep_frozen(state.params, params, is_frozen)

@@ -19,6 +19,7 @@ from cnnjax.nn.network import Network, layer_names
 from cnnjax.train.freezing import check_frozen, frozen_by
 from cnnjax.train.losses import make_loss
 from cnnjax.train.optimizer import check_optimizer, in_phases, make_optimizer, make_schedule
+from cnnjax.train.phases import Phases
 from cnnjax.train.state import TrainState, make_init
 from cnnjax.train.step import BatchAxis, EvalStep, TrainStep, batch_averaging, make_eval_step, make_train_step
 from cnnjax.weights.published import find_published
@@ -55,7 +56,6 @@ class Task:
     config: Config
     facts: DataFacts
     network: Network
-    optimizer: optax.GradientTransformation
     schedule: optax.Schedule | float
     total_steps: int
     steps_per_epoch: int
@@ -140,7 +140,10 @@ def make_task(
     )
     network = make_network(config, len(facts.class_names), axis, lowering)
     layers = layer_names(network, facts.input_shape) if config.optimizer.layer_decay < 1 else ()
-    optimizer = make_optimizer(config.optimizer, schedule, layers)
+    phases = Phases((config.train.freeze, *(phase.freeze for phase in config.train.phases)), starts)
+    optimizers = [
+        make_optimizer(config.optimizer, schedule, layers, phases, number) for number in range(len(phases.freezes))
+    ]
     if network.labels_pixels != facts.segmentation:
         given, wanted = ("pixel", "image") if network.labels_pixels else ("image", "pixel")
         raise ConfigError(
@@ -149,20 +152,19 @@ def make_task(
         )
     if network.labels_pixels and any(isinstance(entry, Mixup | CutMix) for entry in config.data.augment):
         raise ConfigError("data.augment: mixup and cutmix blend images' labels, not those of pixels; leave them out")
-    phases = [("train.freeze", config.train.freeze)]
-    phases += [(f"train.phases.{number}.freeze", phase.freeze) for number, phase in enumerate(config.train.phases)]
-    for entry, patterns in phases:
+    entries = ["train.freeze", *(f"train.phases.{number}.freeze" for number in range(len(starts)))]
+    for entry, patterns in zip(entries, phases.freezes, strict=True):
         if patterns:
             check_frozen(patterns, network, facts.input_shape, entry)
     train_steps = tuple(
         make_step(config, network, optimizer, freeze=patterns, axis=axis, unroll_accumulation=unroll_accumulation)
-        for _, patterns in phases
+        for optimizer, patterns in zip(optimizers, phases.freezes, strict=True)
     )
     loss = make_loss(config.train.loss)
     eval_step = make_eval_step(network, loss, mean=config.data.mean, std=config.data.std, axis=axis)
-    initialize = make_init(network, optimizer, facts.input_shape, ema=config.train.ema_decay is not None)
+    initialize = make_init(network, optimizers[0], facts.input_shape, ema=config.train.ema_decay is not None)
     return Task(
-        config, facts, network, optimizer, schedule, total, per_epoch, train_steps, starts, eval_step, initialize
+        config, facts, network, schedule, total, per_epoch, train_steps, starts, eval_step, initialize
     )  # fmt: skip
 
 

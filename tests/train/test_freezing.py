@@ -55,19 +55,6 @@ def test_what_is_frozen_stays_bit_for_bit(patterns):
         assert np.array_equal(before[name], after[name]) == is_frozen(name), name
 
 
-def test_no_decay_gathers_for_a_later_phase():
-    """What weight decay adds to a gradient does not become a frozen parameter's momentum."""
-    optimizer = optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.01, momentum=0.9))
-    is_frozen = frozen_by(("*", "!head/*"))
-    state = init_state(NETWORK, optimizer, 0, SHAPE, ema=False)
-    step = jax.jit(make_train_step(NETWORK, optimizer, cross_entropy, is_frozen=is_frozen))
-    for _ in range(2):
-        state, _ = step(state, BATCH)
-    momentum = flatten({"params": state.opt_state[1][0].trace})
-    assert {bool(np.any(leaf)) for name, leaf in momentum.items() if is_frozen(name)} == {False}
-    assert np.any(momentum["head/kernel"])
-
-
 def test_frozen_norms_use_their_statistics():
     """The gradient of the head is that of a network in evaluation."""
     state = init_state(NETWORK, optax.sgd(1.0), 0, SHAPE, ema=False)

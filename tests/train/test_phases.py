@@ -13,7 +13,8 @@ from cnnjax.errors import ConfigError
 from cnnjax.models import create_model, get_variant, list_models
 from cnnjax.nn.network import layer_names
 from cnnjax.train.loop import fit
-from cnnjax.train.optimizer import in_phases, make_optimizer
+from cnnjax.train.optimizer import in_phases, list_optimizers, make_optimizer
+from cnnjax.train.phases import Phases
 from cnnjax.train.run_folder import read_history
 from cnnjax.train.run_weights import run_weights
 from cnnjax.train.task import DataFacts, make_task
@@ -108,6 +109,55 @@ def test_factors_multiply_the_schedule():
     assert in_phases(0.1, {4: 1.0}) == 0.1
 
 
+PARAMS = {name: {"kernel": np.linspace(0.5, 1, 6, dtype=np.float32).reshape(2, 3)} for name in ("body", "head")}
+
+
+def gradients_of(step):
+    random = np.random.default_rng(step)
+    return jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(np.float32), PARAMS)
+
+
+def moves_of_the_body(config, schedule, phases, steps):
+    """What each of the steps adds to the body, in the phases that they are in; the gradients are those of `steps`."""
+    optimizers = [make_optimizer(config, schedule, (), phases, phase) for phase in range(len(phases.freezes))]
+    params, state, moves = PARAMS, optimizers[0].init(PARAMS), []
+    for step in steps:
+        optimizer = optimizers[sum(start <= step for start in phases.starts)]
+        updates, state = optimizer.update(gradients_of(step), state, params)
+        params = optax.apply_updates(params, updates)
+        moves.append(updates["body"]["kernel"])
+    return np.stack(moves)
+
+
+@pytest.mark.parametrize("name", list_optimizers())
+def test_what_thaws_moves_as_if_the_run_began_then(name):
+    """Neither decay nor the count of the others' updates gathers while it rests, whatever the optimizer."""
+    config = OptimizerConfig(name=name, weight_decay=0.1)
+    thawing = Phases((("body/*",), ()), (4,))
+    moves = moves_of_the_body(config, 0.01, thawing, range(7))
+    assert not moves[:4].any()
+    assert moves[4:].any()
+    np.testing.assert_allclose(moves[4:], moves_of_the_body(config, 0.01, Phases(), range(4, 7)), rtol=1e-5, atol=1e-7)
+
+
+def test_what_rests_comes_back_as_it_was_left():
+    """Frozen in between, it goes on with its own moments; but its learning rate is that of the run's step."""
+    config = OptimizerConfig(name="adamw", weight_decay=0.1)
+    resting = Phases(((), ("body/*",), ()), (2, 5))
+    moves = moves_of_the_body(config, optax.linear_schedule(1e-2, 0.0, 8), resting, range(8))
+    assert not moves[2:5].any()
+    rates = {step: 1e-2 * (8 - step) / 8 for step in range(8)}
+    own = [rates[step] for step in (0, 1, 5, 6, 7)]
+    alone = moves_of_the_body(config, lambda count: np.array(own)[count], Phases(), (0, 1, 5, 6, 7))
+    np.testing.assert_allclose(moves[[0, 1, 5, 6, 7]], alone, rtol=1e-5)
+
+
+def test_what_never_trains_has_no_part_in_the_optimizer():
+    optimizer = make_optimizer(OptimizerConfig(name="adam"), 0.1, (), Phases((("body/*",),)))
+    moments = [leaf for leaf in jax.tree.leaves(optimizer.init(PARAMS)) if leaf.ndim]
+    assert len(moments) == 2  # of the head
+
+
 def test_layers_nearer_to_the_images_move_less():
     params = {name: {"kernel": np.ones(3, np.float32)} for name in ("head", "stage1", "stem")}
     gradients = jax.tree.map(lambda leaf: 0.5 * leaf, params)
@@ -122,13 +172,26 @@ def test_layers_nearer_to_the_images_move_less():
 
 
 def test_layer_decay_is_part_of_a_run():
-    config = Config.model_validate({"optimizer": {"layer_decay": 0.5}})
-    task = make_task(config, DataFacts(tuple("abc"), (32, 32, 1), 1000, 100))
-    params = task.init_state().params
-    updates, _ = task.optimizer.update(jax.tree.map(np.ones_like, params), task.optimizer.init(params), params)
-    rate = task.learning_rate(1)
+    config = Config.model_validate({"optimizer": {"layer_decay": 0.5, "name": "sgd"}, "data": {"batch_size": 4}})
+    plain = Config.model_validate({"optimizer": {"name": "sgd"}, "data": {"batch_size": 4}})
+    random = np.random.default_rng(0)
+    batch = {
+        "image": random.integers(0, 256, (4, 32, 32, 1), np.uint8),
+        "label": np.array([0, 1, 2, 0], np.int32),
+        "mask": np.ones(4, np.float32),
+        "epoch": np.zeros(4, np.int32),
+        "index": np.arange(4, dtype=np.int32),
+    }
+    moves = []
+    for each in (config, plain):
+        task = make_task(each, DataFacts(tuple("abc"), (32, 32, 1), 1000, 100))
+        before = task.init_state()
+        after, _ = jax.jit(task.train_steps[0])(before, batch)
+        moves.append(jax.tree.map(lambda new, old: np.asarray(new) - old, after.params, before.params))
     for name, distance in (("output", 0), ("f6", 1), ("c5", 2), ("c3", 3), ("c1", 4)):
-        np.testing.assert_allclose(updates[name]["bias"], -rate * 0.5**distance, rtol=1e-6)
+        slow, fast = (each[name]["bias"] for each in moves)
+        assert np.any(fast != 0)
+        np.testing.assert_allclose(slow, 0.5**distance * fast, rtol=1e-4, atol=1e-7)
 
 
 def test_layers_are_in_the_order_of_the_network():
