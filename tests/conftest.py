@@ -1,5 +1,6 @@
 """Eight virtual CPU devices in the tests' own process, and quick compilation; must be set before JAX starts."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -10,6 +11,8 @@ from quick import xla_flags
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags(8)}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tracing makes objects by the thousand; to look for garbage after every 700 takes an eighth of the tests' time.
+gc.set_threshold(100_000, 20, 50)
 
 
 @pytest.fixture
