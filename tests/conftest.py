@@ -2,8 +2,6 @@
 
 import gc
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,7 @@ gc.set_threshold(100_000, 20, 50)
 
 @pytest.fixture
 def _no_program_is_kept():
-    """Whatever folder an earlier test of this process has named."""
+    """For a test of what compiling gives: programs that are kept are read, and none of them is of oneDNN."""
     import jax
 
     before = jax.config.jax_compilation_cache_dir
@@ -32,22 +30,10 @@ def compiled(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("compiled")
 
 
-@pytest.fixture(scope="session")
-def compiling_once(compiled: Path) -> Callable[[], AbstractContextManager[None]]:
-    """Equal programs of this process are compiled once; for tests that run the same small network again and again."""
+@pytest.fixture(scope="session", autouse=True)
+def _compile_once(compiled: Path) -> None:
+    """Many tests run the same small networks: equal programs of this process are compiled once."""
     import jax
-    from jax.experimental.compilation_cache import compilation_cache
 
-    def use(folder: str | None, seconds: float) -> None:
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
-        compilation_cache.reset_cache()
-
-    @contextmanager
-    def once() -> Iterator[None]:
-        before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
-        use(str(compiled), 0.0)
-        yield
-        use(*before)
-
-    return once
+    jax.config.update("jax_compilation_cache_dir", str(compiled))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.config import Config, ParallelConfig
 from cnnjax.data.examples import Datasets, Examples
@@ -76,6 +74,8 @@ class Evaluation:
         record = evaluate_state(self.task.config, self.data.test, self.executor, eval_step, state, step)[-1]
         if self.task.facts.segmentation:
             return {"run_dir": str(self.run_dir), **record}
+        from scipy import stats  # takes a third of the time in which a command starts
+
         correct = round(record["accuracy"] * record["examples"])
         low, high = stats.binomtest(correct, record["examples"]).proportion_ci(method="wilson")
         return {"run_dir": str(self.run_dir), **record, "accuracy_interval": [float(low), float(high)]}

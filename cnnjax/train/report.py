@@ -8,8 +8,6 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy import stats
-
 from cnnjax.config import Config
 from cnnjax.config_base import without_places
 from cnnjax.config_files import diff, to_yaml
@@ -60,6 +58,8 @@ def write_report(run_dirs: Sequence[Path], folder: Path, note: str = "") -> Path
 
 def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Student's t interval of the mean; needs two values or more."""
+    from scipy import stats
+
     half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stdev(values) / len(values) ** 0.5
     return fmean(values) - half, fmean(values) + half
 

@@ -1,5 +1,6 @@
 """Scaled networks, counted; and the largest one within a budget."""
 
+import functools
 import random
 
 import pytest
@@ -21,6 +22,12 @@ FAMILIES = (
 )
 
 
+@functools.cache
+def counted(family, strategy, phi):
+    """The cost, without what a search has remembered."""
+    return cost_of(of(*FAMILIES[family], strategy)(phi))
+
+
 def of(name, fields, size, strategy="compound"):
     return lambda phi: scale(name, Coefficients().at(phi, strategy), fields=fields, image_size=size)
 
@@ -28,14 +35,12 @@ def of(name, fields, size, strategy="compound"):
 @pytest.mark.parametrize("seed", range(50))
 def test_a_fit_fits_and_the_next_step_does_not(seed):
     draw = random.Random(seed)
-    name, fields, size = FAMILIES[seed % len(FAMILIES)]
-    scaled_at = of(name, fields, size, draw.choice(["compound", "width", "compound"]))
+    family, strategy = seed % len(FAMILIES), draw.choice(["compound", "width", "compound"])
     quantity = draw.choice(["params", "macs"])
-    start = getattr(cost_of(scaled_at(0)), quantity)
+    start = getattr(counted(family, strategy, 0.0), quantity)
     budget = start * 2 ** draw.uniform(-0.5, 1.5)
-    fit = largest_within({quantity: budget}, scaled_at, step=0.05)
-    # Counted once more, without what the search has remembered.
-    costs = [getattr(cost_of(scaled_at(phi)), quantity) for phi in (fit.phi, fit.next_phi)]
+    fit = largest_within({quantity: budget}, of(*FAMILIES[family], strategy), step=0.05)
+    costs = [getattr(counted(family, strategy, phi), quantity) for phi in (fit.phi, fit.next_phi)]
     assert costs[0] <= budget < costs[1]
     assert costs == [getattr(each, quantity) for each in (fit.cost, fit.next_cost)]
     assert fit.next_phi == pytest.approx(fit.phi + 0.05)
@@ -91,7 +96,7 @@ def test_rounding_explains_what_it_can():
     assert abs(odd["macs_ratio"] / odd["macs_after_rounding"] - 1) < abs(odd["macs_ratio"] / odd["macs_by_formula"] - 1)
 
 
-@pytest.mark.parametrize("phi", [-2, -1, 1, 2, 3])
+@pytest.mark.parametrize("phi", [-2, 1, 3])
 def test_rounding_explains_what_efficientnet_costs_beyond_the_formula(phi):
     (row,) = describe([(phi, scale("efficientnet_b0", Coefficients().at(phi)))], scale("efficientnet_b0", Factors()))
     beyond = abs(row["macs_ratio"] / row["macs_by_formula"] - 1)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
+from read_elsewhere import Numbers, SlowNumbers, train_with_a_worker
 from sklearn.datasets import load_sample_image
 
 from cnnjax.config import Config
@@ -147,18 +148,6 @@ def test_training_leaves_no_worker(paths, tmp_path):
     assert not children_since(before)
 
 
-class Numbers:
-    """Tells which process read it, and dies where it is asked to."""
-
-    def __len__(self):
-        return 10
-
-    def __getitem__(self, index):
-        if index == 9:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return {"pid": np.array(os.getpid()), "index": np.array(index)}
-
-
 def test_workers_ignore_what_stops_a_job_and_a_dead_one_is_told():
     source = InProcesses(Numbers(), 1)
     pid = int(source[0]["pid"])
@@ -172,12 +161,6 @@ def test_workers_ignore_what_stops_a_job_and_a_dead_one_is_told():
     source.close()
 
 
-class SlowNumbers(Numbers):
-    def __getitem__(self, index):
-        time.sleep(0.3)
-        return super().__getitem__(index)
-
-
 def test_a_dead_one_leaves_no_other_behind():
     before = set(multiprocessing.active_children())
     source = InProcesses(SlowNumbers(), 2)
@@ -188,12 +171,6 @@ def test_a_dead_one_leaves_no_other_behind():
         source[9]
     source.close()
     assert not children_since(before)
-
-
-def train_with_a_worker(pids):
-    source = InProcesses(Numbers(), 1)
-    pids.put(int(source[0]["pid"]))
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc, which tells a process from its remains")

@@ -53,12 +53,6 @@ def environment(compiled: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="package", autouse=True)
-def _compile_once(compiling_once) -> Iterator[None]:
-    with compiling_once():
-        yield
-
-
 @pytest.fixture(scope="session")
 def small(tmp_path_factory) -> Path:
     """A config file of six tiny steps."""

@@ -156,7 +156,7 @@ def test_terminated_saves_says_so_and_continues(config, cache, uninterrupted, tm
     assert_bit_for_bit(run_dir, uninterrupted)
 
 
-def test_continues_on_four_devices(config, cache, tmp_path):
+def test_continues_on_four_devices(config, cache, tmp_path, cnnjax):
     # Other rounding must stay rounding. Adam would blow it up in gradients that are zero by nature (biases before
     # BatchNorm); ReLU and maxima would turn it into another unit that is on, and a gradient that is not a bit another.
     smooth = (
@@ -168,11 +168,12 @@ def test_continues_on_four_devices(config, cache, tmp_path):
         "schedule.learning_rate=0.02",
     )
     whole, moved = tmp_path / "whole", tmp_path / "moved"
-    finish(start(config, whole, cache, *smooth))
+    words = ("train", config, *SETTINGS, *smooth, "--run-dir")
+    cnnjax(*words, whole, "parallel.devices=1").done  # noqa: B018 -- checks
     process = start(config, moved, cache, *smooth)
     interrupt(process, moved, 30, signal.SIGTERM)
     finish(process)
-    finish(start(config, moved, cache, *smooth, devices=4))
+    cnnjax(*words, moved, "parallel.devices=4").done  # noqa: B018 -- checks
     expected, found = final_state(whole), final_state(moved)
     for name in expected:
         scale = max(np.abs(expected[name].astype(np.float64)).max(), 1e-2)

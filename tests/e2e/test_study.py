@@ -169,14 +169,14 @@ def test_killed_again_and_again_it_loses_and_repeats_nothing(file, done, environ
     study, arms = read_study(file)
     draw = random.Random(0)
     finished: dict[str, int] = {}
-    for kills in range(6):
+    for kills in range(5):
         process = start(file, tmp_path, environment)
         begun = sum(starts(tmp_path).values())
         # Some time after it has taken up a run, whatever it does then.
         while process.poll() is None and sum(starts(tmp_path).values()) == begun:
             time.sleep(0.01)
-        if kills < 5:
-            time.sleep(draw.uniform(0, 6))
+        if kills < 4:
+            time.sleep(draw.uniform(0, 5))
         else:
             finish(process)
         ended = process.poll() is not None

@@ -51,37 +51,46 @@ def train_step(network, shape):
     return step, (jax.eval_shape(begin), batch)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "name"), [*(("float32", name) for name in NAMES), *(("bfloat16", name) for name in MIXED)]
-)
-def test_the_train_step_lowers_for_every_platform(name, dtype):
-    step, arguments = train_step(*narrow(name, dtype=jnp.dtype(dtype), lowering="auto"))
+@pytest.mark.parametrize("name", NAMES)
+def test_the_train_step_lowers_for_every_platform(name):
+    """On TPUs and GPUs it is the one without other ways of writing convolutions, operation by operation."""
+    step, arguments = train_step(*narrow(name, lowering="auto"))
+    export_everywhere(step, arguments)
+    plain = train_step(*narrow(name, lowering="native"))
+    for platform in ("tpu", "cuda") if name in MIXED else ("tpu",):
+        expected = lowered_operations(*plain, platform)
+        assert expected["stablehlo.convolution"] > 0
+        assert lowered_operations(step, arguments, platform) == expected
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_in_half_precision_too(name):
+    export_everywhere(*train_step(*narrow(name, dtype=jnp.bfloat16, lowering="auto")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("name", MIXED)
+def test_what_is_written_for_onednn_is_plain_elsewhere(name, platform):
+    ours, plain = (
+        lowered_operations(*train_step(*narrow(name, lowering=lowering)), platform) for lowering in ("onednn", "native")
+    )
+    assert ours == plain
+
+
+def export_everywhere(step, arguments):
     exported = export.export(step, platforms=["cpu", "cuda", "tpu"])(*arguments)
     assert exported.platforms == ("cpu", "cuda", "tpu")
     assert "convolution" in exported.mlir_module()
 
 
-@pytest.mark.parametrize(
-    ("lowering", "name"),
-    [*(("xla", name) for name in NAMES), *(pytest.param("onednn", name, marks=pytest.mark.slow) for name in MIXED)],
-)
-def test_tpus_and_gpus_get_the_plain_network(name, lowering):
-    """The train step is the one without other ways of writing convolutions, operation by operation."""
-    plain, ours = (lowered_operations(name, each) for each in ("native", lowering))
-    assert all(counts["stablehlo.convolution"] > 0 for counts in plain)
-    assert ours == plain
-
-
-def lowered_operations(name, lowering):
-    """What a small network's train step is for TPUs, and for GPUs: how often each operation stands there."""
-    step, arguments = train_step(*narrow(name, lowering=lowering))
-    traced = step.trace(*arguments)
-    modules = [traced.lower(lowering_platforms=(platform,)).compiler_ir() for platform in ("tpu", "cuda")]
-    for module in modules:
-        # Drops what was chosen already when it was lowered: a choice of one branch by a constant.
-        with module.context:
-            PassManager.parse("builtin.module(canonicalize,cse)").run(module.operation)
-    return [operations(str(module)) for module in modules]
+def lowered_operations(step, arguments, platform):
+    """What a train step is for a platform: how often each operation stands there."""
+    module = step.trace(*arguments).lower(lowering_platforms=(platform,)).compiler_ir()
+    # Drops what was chosen already when it was lowered: a choice of one branch by a constant.
+    with module.context:
+        PassManager.parse("builtin.module(canonicalize,cse)").run(module.operation)
+    return operations(str(module))
 
 
 def operations(module: str) -> Counter[str]:

@@ -122,23 +122,33 @@ def test_evaluation_in_padded_batches_is_exact(tiny, recorder, make_batch):
 # Accumulation and BatchNorm
 
 
+@pytest.fixture
+def _float64():
+    # In float32 other sums round by as much as is tolerated here.
+    with jax.enable_x64(True):
+        yield
+
+
 @pytest.mark.parametrize(
     ("masked", "parts", "unroll"), [(0, 2, False), (0, 8, False), (3, 4, False), (0, 4, True), (3, 2, True)]
 )
+@pytest.mark.usefixtures("_float64")
 def test_accumulation_gives_the_gradient_of_the_whole_batch(tiny, recorder, make_batch, masked, parts, unroll):
-    batch = make_batch(masked=masked)
-    whole = one_step(tiny(), recorder, batch)
-    assert_close(one_step(tiny(), recorder, batch, accumulate=parts, unroll_accumulation=unroll), whole)
+    network, batch = tiny(dtype=jnp.float64), make_batch(masked=masked)
+    whole = one_step(network, recorder, batch)
+    assert_close(one_step(network, recorder, batch, accumulate=parts, unroll_accumulation=unroll), whole)
 
 
 @pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.usefixtures("_float64")
 def test_accumulation_keeps_ghost_groups_together(tiny, recorder, make_batch, parts):
-    network = tiny(norm=True, batch_averaging=batch_averaging(GhostBatchNorm(ghost=4), BatchAxis()))
+    averaging = batch_averaging(GhostBatchNorm(ghost=4), BatchAxis())
+    network = tiny(norm=True, batch_averaging=averaging, dtype=jnp.float64)
     batch = make_batch(16)
     whole = one_step(network, recorder, batch)
     assert_close(one_step(network, recorder, batch, accumulate=parts), whole)
     # Groups matter: without them the gradient is another.
-    mixed = one_step(tiny(norm=True), recorder, batch)
+    mixed = one_step(tiny(norm=True, dtype=jnp.float64), recorder, batch)
     assert np.abs(mixed[0].opt_state["conv"]["kernel"] - whole[0].opt_state["conv"]["kernel"]).max() > 1e-4
 
 
