@@ -6,6 +6,7 @@
 import dataclasses
 import itertools
 import json
+import os
 from pathlib import Path
 
 import jax
@@ -69,8 +70,12 @@ def test_a_summary_has_the_same_totals(family):
     assert totals(summarize(network, shape)) == count(network, shape)
 
 
+ALL = os.environ.get("CNNJAX_NETWORKS") == "all"
+FIRST = [variants[0] for variants in FAMILIES.values()]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", list_models() if ALL else FIRST)
 def test_a_summary_has_the_same_totals_at_full_size(name):
     assert totals(summary_of_name(name)) == counts_of(create_model(name), get_variant(name).input_shape)
 
