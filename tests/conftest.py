@@ -15,7 +15,7 @@ gc.set_threshold(100_000, 20, 50)
 
 @pytest.fixture
 def _no_program_is_kept():
-    """For a test of what compiling gives: programs that are kept are read, and none of them is of oneDNN."""
+    """Whatever folder an earlier test of this process has named."""
     import jax
 
     before = jax.config.jax_compilation_cache_dir
@@ -32,8 +32,15 @@ def compiled(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _compile_once(compiled: Path) -> None:
-    """Many tests run the same small networks: equal programs of this process are compiled once."""
+    """Many tests run the same small networks: equal programs of this process are compiled once.
+
+    Not where oneDNN is, whose programs cannot be kept.
+    """
     import jax
 
+    from cnnjax.ops.onednn import is_available
+
+    if is_available("cpu"):
+        return
     jax.config.update("jax_compilation_cache_dir", str(compiled))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
