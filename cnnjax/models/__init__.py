@@ -173,7 +173,6 @@ def _peers() -> "Registry[PeerRow]":
     return peers
 
 
-@functools.cache
 def _families_by_variant() -> Registry[str]:
     families: Registry[str] = Registry("model")
     for family, variants in FAMILIES.items():
