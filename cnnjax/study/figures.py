@@ -147,7 +147,8 @@ def draw_gradients(results: Sequence[ArmResult], path: Path) -> None:
         for index, result in enumerate(each for each in results if each.measures):
             runs = [measures["gradient_norm"][moment] for measures in result.measures.values()]
             modules = list(runs[0])
-            means = [fmean(run[module] for run in runs) for module in modules]
+            # No place on a logarithmic axis for the zeros of what a loss without weight feeds.
+            means = [fmean(run[module] for run in runs) or np.nan for module in modules]
             axes.plot(modules, means, label=as_written(result.arm.name), linewidth=1.5, markersize=4, **_style(index))
         axes.set_yscale("log")
         axes.set_title({"start": "before the first step", "end": "after the last step"}[moment], fontsize=10)
