@@ -185,10 +185,16 @@ def test_what_is_allowed_is_not_told(module, source):
     assert list(violations(module, source)) == []
 
 
-@pytest.mark.parametrize("module", ["cnnjax", "config_files", "models", "cli", "terminal"])
-def test_answers_without_importing_jax(module):
+@pytest.mark.parametrize(
+    ("module", "slow"),
+    [
+        *((module, "jax") for module in ("cnnjax", "config_files", "models", "cli", "terminal")),
+        *((module, "scipy.stats") for module in ("train.loop", "train.evaluation", "train.report")),
+    ],
+)
+def test_answers_without_importing_what_takes_long(module, slow):
     name = module if module == "cnnjax" else f"cnnjax.{module}"
-    code = f"import sys, {name}; sys.exit('jax' in sys.modules)"
+    code = f"import sys, {name}; sys.exit({slow!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
 
 
