@@ -1,9 +1,14 @@
 """Every registered network, narrow and shallow and on small images, so that tests can run it."""
 
+import os
 from typing import Any
 
-from cnnjax.models import create_model, family_of, get_variant, list_models
+from cnnjax.models import FAMILIES, create_model, family_of, get_variant, list_models
 from cnnjax.nn.network import Network
+
+# One of each family; with CNNJAX_NETWORKS=all tests that take long try every network.
+FIRST = tuple(variants[0] for variants in FAMILIES.values())
+ALL = os.environ.get("CNNJAX_NETWORKS") == "all"
 
 # For each family the fields that make its networks small, and the height and width of their images. The sizes of the
 # stages make one small network of those that differ in them alone.

@@ -6,16 +6,15 @@ Names whose small networks are the same one are tried together. By default one n
 
 import dataclasses
 import functools
-import os
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from narrow import distinct, narrow
+from narrow import ALL, FIRST, distinct, narrow
 
-from cnnjax.models import FAMILIES, family_of, get_variant
+from cnnjax.models import family_of, get_variant
 from cnnjax.nn.norm import BatchAveraging
 from cnnjax.train.losses import cross_entropy
 from cnnjax.train.state import TrainState, init_state
@@ -23,12 +22,7 @@ from cnnjax.train.step import BatchAxis, make_train_step
 
 pytestmark = pytest.mark.slow
 
-FIRST = {variants[0] for variants in FAMILIES.values()}
-NAMES = [
-    pytest.param(name, id="=".join(names))
-    for name, names in distinct().items()
-    if FIRST & set(names) or os.environ.get("CNNJAX_NETWORKS") == "all"
-]
+NAMES = [pytest.param(name, id="=".join(names)) for name, names in distinct().items() if ALL or set(FIRST) & set(names)]
 # Between them they have every layer; two programs in float64 take the others longer to compile than all else here.
 UNDER_PMAP = {"lenet", "alexnet", "googlenet", "resnet", "densenet", "mobilenet", "efficientnet", "unet"}
 STEPS = 20
@@ -119,7 +113,7 @@ def _float64():
 
 @pytest.mark.usefixtures("_float64")
 def test_a_step_under_jit_is_the_step_under_pmap(name, trained):
-    if family_of(name) not in UNDER_PMAP and os.environ.get("CNNJAX_NETWORKS") != "all":
+    if family_of(name) not in UNDER_PMAP and not ALL:
         pytest.skip("with CNNJAX_NETWORKS=all alone")
     devices = 2
     _, shape = narrow(name)

@@ -1,10 +1,9 @@
 """Every network's train step lowers for CPU, CUDA and TPU at once, on a machine that has only the first.
 
-In the fast tests a small network of each family; in the slow ones one of each in evaluation, as published. With
-`CNNJAX_NETWORKS=all` every network, small and as published.
+In the fast tests a small network of each family; in the slow ones every network in evaluation, as published, and with
+`CNNJAX_NETWORKS=all` every small one.
 """
 
-import os
 import re
 from collections import Counter
 
@@ -13,19 +12,18 @@ import jax.numpy as jnp
 import pytest
 from jax import export
 from jaxlib.mlir.passmanager import PassManager
-from narrow import distinct, narrow
+from narrow import ALL, FIRST, distinct, narrow
 
 from cnnjax.config import OptimizerConfig
-from cnnjax.models import FAMILIES, create_model, get_variant, list_models
+from cnnjax.models import create_model, get_variant, list_models
 from cnnjax.train.losses import cross_entropy
 from cnnjax.train.optimizer import make_optimizer
 from cnnjax.train.state import TrainState
 from cnnjax.train.step import make_train_step
 
 # `lenet5_modern` pools its convolutions at once, `lenet5` does not.
-FIRST = [*(variants[0] for variants in FAMILIES.values()), "lenet5_modern"]
-ALL = os.environ.get("CNNJAX_NETWORKS") == "all"
-NAMES = [*FIRST, *(name for name in distinct() if ALL and name not in FIRST)]
+FAST = (*FIRST, "lenet5_modern")
+NAMES = (*FAST, *(name for name in distinct() if ALL and name not in FAST))
 # Between them they have every kind of layer.
 MIXED = ("lenet5_modern", "googlenet", "resnext50_32x4d", "mobilenet_v1", "efficientnet_b0", "unet")
 
@@ -100,7 +98,7 @@ def operations(module: str) -> Counter[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list_models() if ALL else FIRST)
+@pytest.mark.parametrize("name", list_models())
 def test_the_published_network_lowers_for_every_platform(name):
     network, shape = create_model(name), get_variant(name).input_shape
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from narrow import distinct, narrow
+from narrow import FIRST, distinct, narrow
 from quick import OPTIONS
 
-from cnnjax.models import FAMILIES, create_model, get_variant
+from cnnjax.models import create_model, get_variant
 from cnnjax.ops.conv import convolve
 from cnnjax.ops.onednn import compiler_options, is_available
 from cnnjax.train.losses import cross_entropy
@@ -22,11 +22,10 @@ pytestmark = [
     pytest.mark.usefixtures("_no_program_is_kept"),
 ]
 
-FIRST = [variants[0] for variants in FAMILIES.values()]
-ALL = [*FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in distinct() if name not in FIRST)]
+NAMES = [*FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in distinct() if name not in FIRST)]
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_logits_and_gradients_are_the_plain_networks(name):
     # At ReLU's corner, rounding turns units on and off.
     smooth = {"activation": "tanh"} if hasattr(get_variant(name).network, "activation") else {}

@@ -6,14 +6,13 @@
 import dataclasses
 import itertools
 import json
-import os
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 from counted import counts_of, summary_of_name
-from narrow import narrow
+from narrow import ALL, FIRST, narrow
 
 from cnnjax.analysis.count import Counts, count
 from cnnjax.analysis.counts import COUNTS
@@ -68,10 +67,6 @@ def totals(summary: Summary) -> Counts:
 def test_a_summary_has_the_same_totals(family):
     network, shape = narrow(FAMILIES[family][0])
     assert totals(summarize(network, shape)) == count(network, shape)
-
-
-ALL = os.environ.get("CNNJAX_NETWORKS") == "all"
-FIRST = [variants[0] for variants in FAMILIES.values()]
 
 
 @pytest.mark.slow
