@@ -1,6 +1,7 @@
 """What a run gets wrong on its held-out set: confusion matrix, a table of the classes, the worst examples."""
 
 import csv
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,17 +125,17 @@ def _make_answer(task: Task, state: TrainState) -> Answer:
     network, options = task.network.on(jax.default_backend())
     weights = state.ema or {"params": state.params, "batch_stats": state.batch_stats}
 
-    def answer(batch: Mapping[str, jax.Array]) -> tuple[jax.Array, ...]:
-        logits = predict(
-            network, weights["params"], weights["batch_stats"], normalize(batch["image"], mean, std)
-        ).logits
+    def answer(weights: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> tuple[jax.Array, ...]:
+        images = normalize(batch["image"], mean, std)
+        logits = predict(network, weights["params"], weights["batch_stats"], images).logits
         labels = batch["label"] if logits.ndim == 2 else crop_labels(batch["label"], logits.shape[1:3])
         log_probabilities = jax.nn.log_softmax(logits)
         losses = -jnp.take_along_axis(log_probabilities, labels[..., None], -1)[..., 0]
         pixels = tuple(range(1, losses.ndim))
         return labels, logits.argmax(-1), jnp.exp(log_probabilities.max(-1)).mean(pixels), losses.mean(pixels)
 
-    return jax.jit(answer, compiler_options=options)
+    # An argument: as constants of the program they would make it slow to compile.
+    return functools.partial(jax.jit(answer, compiler_options=options), weights)
 
 
 def class_table(confusion: np.ndarray) -> list[Record]:

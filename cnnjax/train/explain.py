@@ -18,7 +18,7 @@ from cnnjax.analysis.attribution import (
     map_layers,
     smooth_gradient,
 )
-from cnnjax.analysis.layer_outputs import output_shapes
+from cnnjax.analysis.layer_outputs import Variables, output_shapes
 from cnnjax.data.image_files import read_image
 from cnnjax.errors import ConfigError
 from cnnjax.registry import did_you_mean
@@ -100,19 +100,22 @@ class _Methods:
 
 
 def _methods(weights: Weights, layer: str) -> _Methods:
-    (network, options), variables = weights.network.on(jax.default_backend()), weights.variables
+    network, options = weights.network.on(jax.default_backend())
 
-    def probabilities(x: jax.Array) -> jax.Array:
+    def probabilities(variables: Variables, x: jax.Array) -> jax.Array:
         outputs: Any = network.apply(variables, x[None], train=False)
         return jax.nn.softmax(outputs.logits[0])
 
-    def gradient(x: jax.Array, index: jax.Array) -> jax.Array:
+    def gradient(variables: Variables, x: jax.Array, index: jax.Array) -> jax.Array:
         return jax.grad(class_score(network, variables, index))(x)
 
-    def cam(x: jax.Array, index: jax.Array) -> jax.Array:
+    def cam(variables: Variables, x: jax.Array, index: jax.Array) -> jax.Array:
         return grad_cam(network, variables, x, index, layer)
 
-    return _Methods(*(jax.jit(each, compiler_options=options) for each in (probabilities, gradient, cam)))
+    # The variables are arguments: as constants of the programs they would make them slow to compile.
+    compiled = (jax.jit(each, compiler_options=options) for each in (probabilities, gradient, cam))
+    variables = jax.device_put(weights.variables)
+    return _Methods(*(functools.partial(each, variables) for each in compiled))
 
 
 def draw_filters(weights: Weights, path: Path) -> None:
@@ -146,7 +149,8 @@ def draw_maps(weights: Weights, image: str | Path, path: Path, *, layer: str | N
     preparation = require_preparation(weights)
     layer = _map_layer(weights, layer, last=False)
     x = jnp.asarray(preparation.apply(read_image(image, size=None, channels=weights.input_shape[-1])))
-    maps = np.asarray(jax.jit(lambda x: layer_maps(weights.network, weights.variables, x, layer))(x))
+    run = jax.jit(lambda variables, x: layer_maps(weights.network, variables, x, layer))
+    maps = np.asarray(run(weights.variables, x))
     tiles = [_stretched(maps[..., index : index + 1]) for index in range(min(maps.shape[-1], _MOST_MAPS))]
     _draw_tiles(tiles, f"{layer}: {_of(len(tiles), maps.shape[-1])} of {maps.shape[0]}x{maps.shape[1]}", path)
     return layer

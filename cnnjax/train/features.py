@@ -1,5 +1,6 @@
 """What a network computes of a whole data set below its head: features for other classifiers."""
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax.analysis.layer_outputs import head_inputs, layer_output, mean_over_positions, output_shapes
+from cnnjax.analysis.layer_outputs import Variables, head_inputs, layer_output, mean_over_positions, output_shapes
 from cnnjax.config import Config
 from cnnjax.config_data import DataConfig, ImagesSource
 from cnnjax.data.crops import Crop
@@ -110,15 +111,16 @@ def make_extract(
     network, options = weights.network.on(jax.default_backend())
     mean, std = (jnp.asarray(values, jnp.float32) for values in (preparation.mean, preparation.std))
 
-    def extract(images: jax.Array) -> jax.Array:
+    def extract(variables: Variables, images: jax.Array) -> jax.Array:
         pixels = images[..., ::-1] if preparation.order == "bgr" else images
         x = (pixels.astype(jnp.float32) / preparation.scale - mean) / std
         if layer is None:
-            return head_inputs(network, weights.variables, x)
-        output = layer_output(network, weights.variables, x, layer)
+            return head_inputs(network, variables, x)
+        output = layer_output(network, variables, x, layer)
         return output.astype(jnp.float32) if maps else mean_over_positions(output)
 
-    return jax.jit(extract, compiler_options=options)
+    # An argument: as constants of the program they would make it slow to compile.
+    return functools.partial(jax.jit(extract, compiler_options=options), jax.device_put(weights.variables))
 
 
 def save_features(features: Features, path: str | Path) -> None:

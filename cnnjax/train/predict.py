@@ -1,5 +1,6 @@
 """What a network says of single images: a trained run's, or one whose weights came from elsewhere."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from cnnjax.analysis.layer_outputs import Variables
 from cnnjax.data.image_files import read_image
 from cnnjax.errors import ConfigError, DataError, WeightsError
 from cnnjax.train.masks import NO_CLASS, Mask, place_back
@@ -119,10 +121,11 @@ def require_preparation(weights: Weights) -> Preprocessing:
 def _logits(weights: Weights) -> Callable[[np.ndarray], jax.Array]:
     network, options = weights.network.on(jax.default_backend())
 
-    def logits(batch: jax.Array) -> jax.Array:
-        return network.apply(weights.variables, batch, train=False).logits  # type: ignore[union-attr]
+    def logits(variables: Variables, batch: jax.Array) -> jax.Array:
+        return network.apply(variables, batch, train=False).logits  # type: ignore[union-attr]
 
-    return jax.jit(logits, compiler_options=options)
+    # An argument: as constants of the program they would make it slow to compile.
+    return functools.partial(jax.jit(logits, compiler_options=options), jax.device_put(weights.variables))
 
 
 def _pixels(images: Sequence[str | Path | np.ndarray], weights: Weights, invert: bool) -> Iterator[np.ndarray]:
