@@ -167,6 +167,8 @@ def test_two_shards_give_the_same_as_one(file, done, environment, tmp_path):
 
 def test_killed_again_and_again_it_loses_and_repeats_nothing(file, done, environment, tmp_path):
     study, arms = read_study(file)
+    began = min(path.stat().st_mtime for path in done.glob("*/environment.json"))
+    one_run = (max(path.stat().st_mtime for path in done.glob("*/measures.json")) - began) / len(starts(done))
     draw = random.Random(0)
     finished: dict[str, int] = {}
     for kills in range(5):
@@ -176,7 +178,7 @@ def test_killed_again_and_again_it_loses_and_repeats_nothing(file, done, environ
         while process.poll() is None and sum(starts(tmp_path).values()) == begun:
             time.sleep(0.01)
         if kills < 4:
-            time.sleep(draw.uniform(0, 5))
+            time.sleep(draw.uniform(0, one_run))
         else:
             finish(process)
         ended = process.poll() is not None
