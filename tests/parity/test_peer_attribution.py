@@ -1,5 +1,7 @@
 """Attributions equal Captum's, of the same networks with the same random weights."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -31,6 +33,7 @@ class Pair:
     """A network of another library and ours with its weights, one image, and the attributions of one class of both."""
 
     def __init__(self, name: str) -> None:
+        self.name = name
         shape = (MEMBERS[name], MEMBERS[name], get_variant(name).input_shape[-1])
         random = np.random.default_rng(11)
         self.peer = build_peer(name)
@@ -49,11 +52,16 @@ class Pair:
         return tensor.detach().numpy()[0].transpose(1, 2, 0)
 
 
-@pytest.mark.parametrize("name", MEMBERS)
-def test_saliency_and_integrated_gradients(name):
+@pytest.fixture(scope="module", params=MEMBERS)
+def pair(request) -> Pair:
     with float64():
-        pair = Pair(name)
-        gradient = jax.jit(jax.grad(class_score(pair.network, pair.variables, CLASS)))
+        return Pair(request.param)
+
+
+def test_saliency_and_integrated_gradients(pair):
+    with float64():
+        by_image = jax.jit(lambda variables, x: jax.grad(class_score(pair.network, variables, CLASS))(x))
+        gradient = functools.partial(by_image, pair.variables)  # constants of a program take it minutes to compile
         image, baseline = (pair.theirs(each).requires_grad_() for each in (pair.image, pair.baseline))
         saliency = Saliency(pair.module).attribute(image, target=CLASS, abs=False)
         assert relative(gradient(pair.image), pair.ours(saliency)) < EXACT
@@ -64,12 +72,10 @@ def test_saliency_and_integrated_gradients(name):
         assert relative(found, pair.ours(expected)) < ROUNDED
 
 
-@pytest.mark.parametrize("name", MEMBERS)
-def test_grad_cam_of_every_stage(name):
+def test_grad_cam_of_every_stage(pair):
     with float64():
-        pair = Pair(name)
         modules = dict(pair.module.named_modules())
-        stages = {stage: theirs for stage, theirs in name_map(name).features.items() if stage.startswith("stage")}
+        stages = {stage: theirs for stage, theirs in name_map(pair.name).features.items() if stage.startswith("stage")}
         assert len(stages) > 3
         for stage, theirs in stages.items():
             expected = LayerGradCam(pair.module, modules[theirs]).attribute(
