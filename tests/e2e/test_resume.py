@@ -122,7 +122,7 @@ def uninterrupted(config, cache, tmp_path_factory) -> Path:
     return run_dir
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_at_random_steps_changes_nothing(kills, config, cache, uninterrupted, tmp_path):
     seed = int.from_bytes(os.urandom(4))
     print(f"kills drawn with seed {seed}")

@@ -22,7 +22,10 @@ pytestmark = [
     pytest.mark.usefixtures("_no_program_is_kept"),
 ]
 
-NAMES = [*FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in distinct() if name not in FIRST)]
+# Made of the layers of the others.
+ALIKE = {"vgg11", "nin_cifar10", "simple_cnn", "inception_v2", "inception_v4", "inception_resnet_v2", "se_resnet18"}
+FAST = [name for name in FIRST if name not in ALIKE]
+NAMES = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in distinct() if name not in FAST)]
 
 
 @pytest.mark.parametrize("name", NAMES)
