@@ -1,7 +1,7 @@
 """How tests compile: quickly. They run small programs once or twice; to compile them well takes half as long again.
 
-CNNJAX_TESTS_COMPILE=well compiles as a user's programs are: so does CI where peers' numbers are compared, and on the
-newest JAX. Imports nothing but the standard library, for flags must be set before JAX starts.
+CNNJAX_TESTS_COMPILE=well compiles as a user's programs are: so does CI on the newest JAX. Imports nothing but the
+standard library, for flags must be set before JAX starts.
 """
 
 import os

@@ -87,7 +87,7 @@ def test_unet_trains_on_pixels(write, tmp_path, cnnjax):
 @pytest.mark.slow
 def test_unet_learns_which_pixels_are_which_digit(tmp_path):
     """The background alone would be a mean of 0.07, digits that are found but not told apart one of 0.1."""
-    shorter = ("train.duration={steps: 640}", "eval.every=null", "data.source.test_examples=64", "parallel.devices=1")
+    shorter = ("train.duration={steps: 512}", "eval.every=null", "data.source.test_examples=64", "parallel.devices=1")
     config = Path(__file__).parents[2] / "configs" / "train" / "unet_digits_on_photographs.yaml"
     command = [sys.executable, "-m", "cnnjax", "train", config, "--run-dir", tmp_path / "run", "--json", *shorter]
     # So many steps are worth compiling well.

@@ -1,7 +1,7 @@
 """What holds for every registered network, narrow and shallow: it learns, on all executors, in both precisions.
 
-Names whose small networks are the same one are tried together. By default one network of each family is tried, with
-`CNNJAX_NETWORKS=all` every one.
+Names whose small networks are the same one are tried together. By default one network of each family is tried, but of
+those that are made of another's layers; with `CNNJAX_NETWORKS=all` every one.
 """
 
 import dataclasses
@@ -22,7 +22,10 @@ from cnnjax.train.step import BatchAxis, make_train_step
 
 pytestmark = pytest.mark.slow
 
-NAMES = [pytest.param(name, id="=".join(names)) for name, names in distinct().items() if ALL or set(FIRST) & set(names)]
+# Made of the layers of others, and long to compile.
+ALIKE = {"inception_v2", "inception_v4", "inception_resnet_v2"}
+CHOSEN = {*FIRST} - ALIKE
+NAMES = [pytest.param(name, id="=".join(names)) for name, names in distinct().items() if ALL or CHOSEN & {*names}]
 # Between them they have every kind of layer but gates, which know no other image; two programs in float64 take the
 # others longer to compile than all else here.
 UNDER_PMAP = {"lenet", "alexnet", "googlenet", "resnet", "densenet", "mobilenet", "unet"}

@@ -1,7 +1,7 @@
 """Every network's train step lowers for CPU, CUDA and TPU at once, on a machine that has only the first.
 
-In the fast tests a small network of each family; in the slow ones every network in evaluation, as published, and with
-`CNNJAX_NETWORKS=all` every small one.
+In the fast tests a small network of each family; in the slow ones published networks in evaluation, one of those that
+differ in the sizes of their stages alone. With `CNNJAX_NETWORKS=all` every small and every published one.
 """
 
 import re
@@ -98,7 +98,7 @@ def operations(module: str) -> Counter[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", list_models() if ALL else distinct())
 def test_the_published_network_lowers_for_every_platform(name):
     network, shape = create_model(name), get_variant(name).input_shape
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
