@@ -1,7 +1,6 @@
 """What a run gets wrong on its held-out set: confusion matrix, a table of the classes, the worst examples."""
 
 import csv
-import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from cnnjax.train.eval_figures import draw_confusion, draw_worst, draw_worst_mas
 from cnnjax.train.evaluation import Evaluation
 from cnnjax.train.html_page import as_text, write_html
 from cnnjax.train.metrics import crop_labels
-from cnnjax.train.predict import class_name
+from cnnjax.train.predict import class_name, compile_with
 from cnnjax.train.run_folder import Record, not_written
 from cnnjax.train.state import TrainState
 from cnnjax.train.step import normalize, predict
@@ -134,8 +133,7 @@ def _make_answer(task: Task, state: TrainState) -> Answer:
         pixels = tuple(range(1, losses.ndim))
         return labels, logits.argmax(-1), jnp.exp(log_probabilities.max(-1)).mean(pixels), losses.mean(pixels)
 
-    # An argument: as constants of the program they would make it slow to compile.
-    return functools.partial(jax.jit(answer, compiler_options=options), weights)
+    return compile_with(weights, answer, options)
 
 
 def class_table(confusion: np.ndarray) -> list[Record]:

@@ -23,7 +23,7 @@ from cnnjax.data.image_files import read_image
 from cnnjax.errors import ConfigError
 from cnnjax.registry import did_you_mean
 from cnnjax.train.pictures import as_written, new_figure, require_picture, save_picture, show_image
-from cnnjax.train.predict import class_name, require_preparation
+from cnnjax.train.predict import class_name, compile_with, require_preparation
 from cnnjax.weights.bundle import Weights
 
 # Of the image's range; the paper has 10 to 20 %.
@@ -112,10 +112,7 @@ def _methods(weights: Weights, layer: str) -> _Methods:
     def cam(variables: Variables, x: jax.Array, index: jax.Array) -> jax.Array:
         return grad_cam(network, variables, x, index, layer)
 
-    # The variables are arguments: as constants of the programs they would make them slow to compile.
-    compiled = (jax.jit(each, compiler_options=options) for each in (probabilities, gradient, cam))
-    variables = jax.device_put(weights.variables)
-    return _Methods(*(functools.partial(each, variables) for each in compiled))
+    return _Methods(*(compile_with(weights.variables, each, options) for each in (probabilities, gradient, cam)))
 
 
 def draw_filters(weights: Weights, path: Path) -> None:
@@ -149,8 +146,8 @@ def draw_maps(weights: Weights, image: str | Path, path: Path, *, layer: str | N
     preparation = require_preparation(weights)
     layer = _map_layer(weights, layer, last=False)
     x = jnp.asarray(preparation.apply(read_image(image, size=None, channels=weights.input_shape[-1])))
-    run = jax.jit(lambda variables, x: layer_maps(weights.network, variables, x, layer))
-    maps = np.asarray(run(weights.variables, x))
+    run = compile_with(weights.variables, lambda variables, x: layer_maps(weights.network, variables, x, layer), {})
+    maps = np.asarray(run(x))
     tiles = [_stretched(maps[..., index : index + 1]) for index in range(min(maps.shape[-1], _MOST_MAPS))]
     _draw_tiles(tiles, f"{layer}: {_of(len(tiles), maps.shape[-1])} of {maps.shape[0]}x{maps.shape[1]}", path)
     return layer

@@ -1,6 +1,5 @@
 """What a network computes of a whole data set below its head: features for other classifiers."""
 
-import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from cnnjax.data.loader import Shard, eval_batches
 from cnnjax.data.sources import load
 from cnnjax.errors import ConfigError, DataError, RunError
 from cnnjax.registry import did_you_mean
-from cnnjax.train.predict import find_weights, require_preparation
+from cnnjax.train.predict import compile_with, find_weights, require_preparation
 from cnnjax.train.run_folder import DATA, read_config, read_facts
 from cnnjax.train.task import DataFacts
 from cnnjax.weights.bundle import Weights
@@ -119,8 +118,7 @@ def make_extract(
         output = layer_output(network, variables, x, layer)
         return output.astype(jnp.float32) if maps else mean_over_positions(output)
 
-    # An argument: as constants of the program they would make it slow to compile.
-    return functools.partial(jax.jit(extract, compiler_options=options), jax.device_put(weights.variables))
+    return compile_with(weights.variables, extract, options)
 
 
 def save_features(features: Features, path: str | Path) -> None:

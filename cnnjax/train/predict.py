@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from cnnjax.analysis.layer_outputs import Variables
 from cnnjax.data.image_files import read_image
 from cnnjax.errors import ConfigError, DataError, WeightsError
+from cnnjax.ops.onednn import CompilerOptions
 from cnnjax.train.masks import NO_CLASS, Mask, place_back
 from cnnjax.train.run_weights import run_weights
 from cnnjax.weights.bundle import Weights, load_weights
@@ -118,14 +120,21 @@ def require_preparation(weights: Weights) -> Preprocessing:
     return weights.preprocessing
 
 
+def compile_with(variables: Any, function: Callable[..., Any], options: CompilerOptions) -> Callable[..., Any]:
+    """A function of variables and more, compiled, and called without them: they lie on the device.
+
+    They are arguments of the program. As its constants they would make it several times as slow to compile.
+    """
+    return functools.partial(jax.jit(function, compiler_options=options), jax.device_put(variables))
+
+
 def _logits(weights: Weights) -> Callable[[np.ndarray], jax.Array]:
     network, options = weights.network.on(jax.default_backend())
 
     def logits(variables: Variables, batch: jax.Array) -> jax.Array:
         return network.apply(variables, batch, train=False).logits  # type: ignore[union-attr]
 
-    # An argument: as constants of the program they would make it slow to compile.
-    return functools.partial(jax.jit(logits, compiler_options=options), jax.device_put(weights.variables))
+    return compile_with(weights.variables, logits, options)
 
 
 def _pixels(images: Sequence[str | Path | np.ndarray], weights: Weights, invert: bool) -> Iterator[np.ndarray]:
