@@ -45,6 +45,8 @@ def test_a_budget(cnnjax):
 
 
 def test_the_grid(cnnjax):
+    rows = cnnjax("scale", "lenet5_modern", "--grid", "--json").done.json["rows"]
+    assert (1.2, 1.1, 1.15) in [(row["alpha"], row["beta"], row["gamma"]) for row in rows]
     lines = cnnjax("scale", "lenet5_modern", "--grid").done.out.splitlines()
     assert lines[0].split()[:4] == ["alpha", "beta", "gamma", "growth"]
     assert ["1.20", "1.10", "1.15"] in [line.split()[:3] for line in lines]
