@@ -9,6 +9,8 @@ from cnnjax.nn.network import Network
 # One of each family; with CNNJAX_NETWORKS=all tests that take long try every network.
 FIRST = tuple(variants[0] for variants in FAMILIES.values())
 ALL = os.environ.get("CNNJAX_NETWORKS") == "all"
+# Those of them that are made of the layers of Inception v3 and ResNet, and long to compile.
+ALIKE = frozenset({"inception_v2", "inception_v4", "inception_resnet_v2"})
 
 # For each family the fields that make its networks small, and the height and width of their images. The sizes of the
 # stages make one small network of those that differ in them alone.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from narrow import ALL, FIRST, distinct, narrow
+from narrow import ALIKE, ALL, FIRST, distinct, narrow
 
 from cnnjax.models import family_of, get_variant
 from cnnjax.nn.norm import BatchAveraging
@@ -22,8 +22,6 @@ from cnnjax.train.step import BatchAxis, make_train_step
 
 pytestmark = pytest.mark.slow
 
-# Made of the layers of others, and long to compile.
-ALIKE = {"inception_v2", "inception_v4", "inception_resnet_v2"}
 CHOSEN = {*FIRST} - ALIKE
 NAMES = [pytest.param(name, id="=".join(names)) for name, names in distinct().items() if ALL or CHOSEN & {*names}]
 # Between them they have every kind of layer but gates, which know no other image; two programs in float64 take the

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from narrow import FIRST, distinct, narrow
+from narrow import ALIKE, FIRST, distinct, narrow
 from quick import OPTIONS
 
 from cnnjax.models import create_model, get_variant
@@ -22,9 +22,9 @@ pytestmark = [
     pytest.mark.usefixtures("_no_program_is_kept"),
 ]
 
-# Made of the layers of the others.
-ALIKE = {"vgg11", "nin_cifar10", "simple_cnn", "inception_v2", "inception_v4", "inception_resnet_v2", "se_resnet18"}
-FAST = [name for name in FIRST if name not in ALIKE]
+# Quick to compile, and made of the layers of the others too.
+PLAIN = {"vgg11", "nin_cifar10", "simple_cnn", "se_resnet18"}
+FAST = [name for name in FIRST if name not in ALIKE | PLAIN]
 NAMES = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in distinct() if name not in FAST)]
 
 
