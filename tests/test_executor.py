@@ -5,13 +5,13 @@ import pytest
 from cnnjax.config_files import load_config
 from cnnjax.errors import ConfigError
 from cnnjax.parallel import (
-    _cluster_has_several,
     agree,
     broadcast,
     make_eval_executor,
     make_executor,
     should_stop,
 )
+from cnnjax.parallel.processes import cluster_has_several
 from cnnjax.train.step import BatchAxis
 
 
@@ -68,7 +68,7 @@ def test_a_run_is_evaluated_on_the_devices_that_are_here(batch_size, devices):
     ],
 )
 def test_a_cluster_is_known_by_its_environment(environment, several):
-    assert _cluster_has_several(environment) is several
+    assert cluster_has_several(environment) is several
 
 
 def test_a_lone_process_agrees_with_itself():

@@ -1,0 +1,27 @@
+"""Devices and processes: the only place for meshes, pmap, shardings, axis names and `jax.distributed`."""
+
+from cnnjax.parallel.devices import (
+    count_devices,
+    keep_compiled,
+    make_absent_executor,
+    make_eval_executor,
+    make_executor,
+)
+from cnnjax.parallel.executor import Executor, over_devices, put_stacked, to_host
+from cnnjax.parallel.processes import agree, broadcast, join_processes, should_stop
+
+__all__ = [
+    "Executor",
+    "agree",
+    "broadcast",
+    "count_devices",
+    "join_processes",
+    "keep_compiled",
+    "make_absent_executor",
+    "make_eval_executor",
+    "make_executor",
+    "over_devices",
+    "put_stacked",
+    "should_stop",
+    "to_host",
+]
