@@ -9,6 +9,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from cnnjax import (
+    cli_aot,
     cli_bench,
     cli_data,
     cli_explain,
@@ -124,6 +125,7 @@ def evaluate(
         print_result(result)
 
 
+app.command()(cli_aot.aot)
 app.command()(cli_predict.predict)
 app.command()(cli_explain.explain)
 app.command()(cli_export.export)

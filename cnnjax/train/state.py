@@ -1,6 +1,7 @@
 """Everything that a run carries from step to step: arrays only."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -40,10 +41,27 @@ def init_state(
     return make_init(network, optimizer, input_shape, ema)(seed)
 
 
+@dataclass(frozen=True)
+class Initialize:
+    """A function from a seed, below 2**32, to the state before the first step; it is compiled once for all seeds."""
+
+    _init: Callable[[jax.Array], TrainState]
+    _compiled: Callable[[np.uint32], TrainState]
+
+    def __call__(self, seed: int) -> TrainState:
+        """The state before the first step."""
+        return self._compiled(np.uint32(seed))
+
+    def shapes(self) -> TrainState:
+        """Its arrays' shapes and types alone; nothing is computed."""
+        shapes: TrainState = jax.eval_shape(self._init, np.uint32(0))
+        return shapes
+
+
 def make_init(
     network: Network, optimizer: optax.GradientTransformation, input_shape: tuple[int, int, int], ema: bool
-) -> Callable[[int], TrainState]:
-    """A function from a seed, below 2**32, to the state before the first step; it is compiled once for all seeds.
+) -> Initialize:
+    """How a run begins.
 
     Args:
         input_shape: (height, width, channels) of one image.
@@ -65,5 +83,4 @@ def make_init(
 
     # XLA's CPU back end takes half a second to optimise each random draw of a program that runs once a seed.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
-    compiled = jax.jit(init, compiler_options=options)
-    return lambda seed: compiled(np.uint32(seed))
+    return Initialize(init, jax.jit(init, compiler_options=options))

@@ -1,7 +1,7 @@
 """From a config to the objects that train it: network, optimizer and the two pure steps."""
 
 import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from cnnjax.train.freezing import check_frozen, frozen_by
 from cnnjax.train.losses import make_loss
 from cnnjax.train.optimizer import check_optimizer, in_phases, make_optimizer, make_schedule
 from cnnjax.train.phases import Phases
-from cnnjax.train.state import TrainState, make_init
+from cnnjax.train.state import Initialize, TrainState, make_init
 from cnnjax.train.step import BatchAxis, EvalStep, TrainStep, batch_averaging, make_eval_step, make_train_step
 from cnnjax.weights.published import find_published
 
@@ -64,7 +64,7 @@ class Task:
     phase_starts: tuple[int, ...]
     """The step after which each phase but the first begins."""
     eval_step: EvalStep
-    initialize: Callable[[int], TrainState]
+    initialize: Initialize
     """From a seed to the state before the first step."""
 
     def phase_after(self, step: int) -> int:

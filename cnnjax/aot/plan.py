@@ -1,0 +1,113 @@
+"""What a config will take on a topology: both steps, whether they fit, and what would make them smaller."""
+
+import dataclasses
+from typing import Any
+
+from cnnjax.aot.chips import CHIPS, Chip
+from cnnjax.aot.estimate import estimate
+from cnnjax.aot.programs import Program, TooLarge, bind, compile_eval, compile_train
+from cnnjax.aot.search import Largest, largest_batch
+from cnnjax.config import Config
+from cnnjax.config_files import check, merge_overrides, to_tree
+from cnnjax.data.sources import load
+from cnnjax.errors import ConfigError
+from cnnjax.models import get_variant
+from cnnjax.parallel import count_devices, make_absent_executor
+from cnnjax.train.task import DataFacts, check_names
+
+# What a user can change without another result, or with nearly the same.
+SAVINGS: dict[str, tuple[str, ...]] = {
+    "bfloat16": ("train.precision=bfloat16",),
+    "remat": ("train.remat=full",),
+    "remat, products kept": ("train.remat=keep_products",),
+    "accumulate 2": ("optimizer.accumulate=2",),
+}
+
+
+def facts_of(config: Config, classes: int | None, examples: int = 1_000_000) -> DataFacts:
+    """What a network must know of the data: from the data, or from a number of classes where they are not here.
+
+    Raises:
+        ConfigError: the size of the images is not known without them.
+        DataError: the data cannot be read.
+    """
+    if classes is None:
+        return DataFacts.of(load(config.data))
+    size = config.data.image_size
+    if size is None:
+        raise ConfigError("--classes: the images' size is the data's own; say data.image_size too")
+    variant = get_variant(config.model.name)
+    names = tuple(str(number) for number in range(classes))
+    channels = variant.input_shape[-1]
+    pixels = variant.network.labels_pixels
+    return DataFacts(names, (size, size, channels), examples, examples, segmentation=pixels)
+
+
+def chip_of(topology: str) -> Chip | None:
+    """The chip of a topology such as v5e:4x4; None where nothing is published here, as of a CPU."""
+    return CHIPS.get(topology.partition(":")[0])
+
+
+def plan(config: Config, facts: DataFacts, topology: str, *, evaluation: bool = True) -> dict[str, Any]:
+    """Compiles a config's steps and tells what they take, as plain values for JSON.
+
+    Raises:
+        ConfigError: something does not fit the data or the topology.
+        RunError: the compiler is not here, or refuses the step for another reason than its size.
+    """
+    check_names(config)
+    executor = make_absent_executor(config, topology)
+    task = bind(config, facts, executor)
+    chip = chip_of(topology)
+    told: dict[str, Any] = {
+        "model": config.model.name,
+        "topology": topology,
+        "devices": executor.devices,
+        "batch": config.data.batch_size,
+        "batch_a_device": config.data.batch_size // executor.devices,
+        "input": list(facts.input_shape),
+        "precision": config.train.precision,
+        "memory_bytes": chip.memory_bytes if chip else None,
+    }
+    steps = {"train": compile_train(task, executor)} | ({"eval": compile_eval(task, executor)} if evaluation else {})
+    float32 = config.train.precision == "float32"
+    return told | {name: _told(step, chip, executor.devices, float32) for name, step in steps.items()}
+
+
+def with_overrides(config: Config, *overrides: str) -> Config:
+    """The same config but for some entries, checked again."""
+    return check(merge_overrides(to_tree(config), overrides))
+
+
+def largest(config: Config, facts: DataFacts, topology: str, *, multiple: int = 8) -> Largest | None:
+    """The largest training batch that fits, to a multiple of so many images a device.
+
+    Raises:
+        ConfigError, RunError: see `plan`.
+    """
+    chip = chip_of(topology)
+    if chip is None:
+        raise ConfigError(f"--largest: how much memory a device of {topology} has is not known")
+    unit = multiple * count_devices(topology)
+
+    # However large a batch is tried, the data hold it.
+    facts = dataclasses.replace(facts, train_examples=2**40)
+
+    def peak(batch: int) -> tuple[int, bool]:
+        changed = with_overrides(config, f"data.batch_size={batch}", f"eval.batch_size={unit}")
+        told = plan(changed, facts, topology, evaluation=False)["train"]
+        return (told["needed"], False) if told["fits"] is False else (told["memory"]["peak"], True)
+
+    return largest_batch(peak, unit, available=chip.memory_bytes, start=unit * 4)
+
+
+def _told(step: Program | TooLarge, chip: Chip | None, devices: int, float32: bool) -> dict[str, Any]:
+    if isinstance(step, TooLarge):
+        return {"fits": False, **dataclasses.asdict(step)}
+    told = dataclasses.asdict(step)
+    told["padding"]["share"] = step.padding.share
+    told["fits"] = True if chip else None
+    if chip:
+        guess = estimate(step, chip, devices, float32=float32)
+        told["estimate"] = {**dataclasses.asdict(guess), "seconds": guess.seconds, "bound": guess.bound}
+    return told
