@@ -44,7 +44,6 @@ ROOMS = (
         "train.eval_report",
     ),
     ("study",),
-    ("aot",),
     (
         "",
         "__main__",
