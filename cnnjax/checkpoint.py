@@ -20,7 +20,7 @@ from absl import logging as absl_logging
 
 from cnnjax.config import CheckpointConfig
 from cnnjax.errors import RunError, TrainingError
-from cnnjax.parallel import broadcast, to_host
+from cnnjax.parallel import broadcast, everywhere, to_host
 from cnnjax.train.state import TrainState
 
 _Found = TypeVar("_Found")
@@ -102,7 +102,7 @@ class Checkpoints:
         self.wait()
         self._prune()
         try:
-            arrays = _describe(state)
+            arrays = _describe(state, finite=True)
         except TrainingError as error:
             raise TrainingError(f"{error}; {self._last_good()}") from None
         contents = _sealed({"step": step, "accuracy": accuracy, "arrays": arrays, "progress": progress})
@@ -155,12 +155,23 @@ class Checkpoints:
         told: list[str] = []
         for candidate in candidates:
             found, fault = _attempt(functools.partial(self._read, candidate, abstract))
-            if broadcast(int(found is not None)):
-                if found is None:
-                    raise RunError(f"checkpoint {candidate} cannot be read here ({fault}), although process 0 can")
+            # All go on or none, since what comes next may need the parts of all.
+            complete = everywhere(found is not None)
+            if found is not None and complete:
+                arrays = _describe(found[0])
+                changed = [name for name, saved in found[1]["arrays"].items() if saved != arrays[name]]
+                if changed:
+                    found, fault = None, f"{changed[0]} is not what was saved"
+                complete = everywhere(not changed)
+            if found is not None and complete:
                 if not self._read_only:
                     self._set_aside(candidates[: len(told)])
-                return Restored(candidate, *found, tuple(told))
+                return Restored(candidate, found[0], found[1]["progress"], tuple(told))
+            if broadcast(int(found is not None)):
+                where = (
+                    "in another process, whose message says why" if found else f"here ({fault}), although process 0 can"
+                )
+                raise RunError(f"checkpoint {candidate} cannot be read {where}")
             told.append(f"checkpoint {candidate} cannot be read ({fault or 'by process 0'})")
         if not candidates:
             return None
@@ -171,6 +182,7 @@ class Checkpoints:
         raise RunError(f"{told[0]}{others}, in {self._folder}{advice}")
 
     def _read(self, step: int, abstract: Any) -> tuple[TrainState, dict[str, Any]]:
+        """The state, whose numbers are still to be compared, and what was said of them."""
         contents = self._read_contents(step)
         saved = contents["arrays"]
         wanted = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
@@ -184,11 +196,7 @@ class Checkpoints:
         if misfits:
             raise ValueError(f"it is of another network or optimizer: {misfits[0]}")
         args = ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(abstract)})
-        state = self._manager.restore(step, args=args)[_STATE]
-        changed = [name for name, array in _describe(state).items() if saved[name] != array]
-        if changed:
-            raise ValueError(f"{changed[0]} is not what was saved")
-        return state, contents["progress"]
+        return self._manager.restore(step, args=args)[_STATE], contents
 
     def _read_contents(self, step: int) -> dict[str, Any]:
         args = ocp.args.Composite(**{_PROGRESS: ocp.args.JsonRestore()})
@@ -252,13 +260,14 @@ def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
-def _describe(state: TrainState) -> dict[str, dict[str, Any]]:
-    """Shape and CRC-32 by array; TrainingError where one is not finite."""
+def _describe(state: TrainState, *, finite: bool = False) -> dict[str, dict[str, Any]]:
+    """Shape and CRC-32 by array; with `finite`, TrainingError where a number is none."""
     described = {}
+    # One at a time: of a state that lies in parts, a host may not have room for all.
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         name, array = jax.tree_util.keystr(path), np.ascontiguousarray(to_host(leaf))
         numbers = array.astype(np.float32) if array.dtype.kind == "V" else array  # V: bfloat16 and its like
-        if not np.isfinite(numbers).all():
+        if finite and not np.isfinite(numbers).all():
             step = int(to_host(state.step))
             raise TrainingError(f"the state is not finite after step {step}: {name} holds NaN or Inf")
         described[name] = {"shape": list(leaf.shape), "checksum": zlib.crc32(array.view(np.uint8).data)}

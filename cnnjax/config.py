@@ -224,12 +224,20 @@ class LogConfig(Section):
     """Write TensorBoard events too; needs the extra `tensorboard`."""
 
 
+ShardState = Literal["none", "optimizer", "all"]
+
+
 class ParallelConfig(Section):
     """On which devices, and how."""
 
     executor: Literal["jit", "pmap"] = "jit"
     devices: PositiveInt | None = None
     """How many of the devices, over all processes; null for all of them."""
+    shard_state: ShardState = "none"
+    """Which large arrays are cut into a part for each device, where each would have them whole: those that only the
+    update reads (optimizer: its moments, and the weights' average), or all, parameters too; for large heads."""
+    shard_from: PositiveInt = 2**20
+    """Numbers that an array has at least to be cut; each one costs messages of its own."""
     distributed: Literal["auto", "on", "off"] = "auto"
     """Whether to join other processes: when the cluster's environment shows several, always, or never."""
     coordinator: str | None = None
@@ -304,6 +312,8 @@ class Config(Section):
         self.check_batches(self.parallel.devices or 1)
         if self.ops.conv == "onednn" and self.parallel.executor == "pmap":
             raise ValueError("ops.conv: onednn needs parallel.executor=jit; choose that, or ops.conv=auto")
+        if self.parallel.shard_state != "none" and self.parallel.executor == "pmap":
+            raise ValueError("parallel.shard_state: it needs parallel.executor=jit; choose that, or shard_state=none")
         return self
 
     def check_batches(self, devices: int) -> None:

@@ -1,4 +1,4 @@
-"""One step, four ways to run it: one device, jit over eight, pmap over eight, two processes of four."""
+"""One step, and the ways to run it: one device, jit over eight, pmap over eight, two processes of four, sharded."""
 
 import socket
 import subprocess
@@ -13,7 +13,16 @@ WORKER = Path(__file__).with_name("parallel_worker.py")
 CASES = ("global/1", "local/1", "frozen/1", "ghost=2/1", "global/2", "ghost=2/2", "augmented/global/1")
 # Two processes differ from one in how batches are dealt and numbers gathered.
 DEALT = ("global/1", "local/1", "ghost=2/2", "augmented/global/1")
-WAYS = {"jit8": CASES, "pmap8": CASES, "jit2x4": DEALT, "pmap2x4": DEALT}
+SHARDED = ("global/1", "ghost=2/2")
+WAYS = {
+    "jit8": CASES,
+    "pmap8": CASES,
+    "jit2x4": DEALT,
+    "pmap2x4": DEALT,
+    "optimizer8": SHARDED,
+    "all8": SHARDED,
+    "all2x4": SHARDED,
+}
 
 
 def start(out: Path, **options) -> subprocess.Popen:
@@ -54,6 +63,10 @@ def results(tmp_path_factory):
     for executor in ("jit", "pmap"):
         finish(start(folder / f"{executor}8.npz", local_devices=8, executor=executor, cases=CASES))
         two_processes(folder / f"{executor}2x4.npz", executor=executor, cases=DEALT)
+    for shard_state in ("optimizer", "all"):
+        start_sharded = {"shard_state": shard_state, "cases": SHARDED}
+        finish(start(folder / f"{shard_state}8.npz", local_devices=8, **start_sharded))
+    two_processes(folder / "all2x4.npz", shard_state="all", cases=SHARDED)
     one = {name.replace("ghost=4", "local"): leaf for name, leaf in np.load(folder / "one.npz").items()}
     return one, {way: dict(np.load(folder / f"{way}.npz")) for way in WAYS}
 

@@ -8,13 +8,14 @@ from cnnjax.parallel.devices import (
     make_executor,
 )
 from cnnjax.parallel.executor import Executor, over_devices, put_stacked, to_host
-from cnnjax.parallel.processes import agree, broadcast, join_processes, should_stop
+from cnnjax.parallel.processes import agree, broadcast, everywhere, join_processes, should_stop
 
 __all__ = [
     "Executor",
     "agree",
     "broadcast",
     "count_devices",
+    "everywhere",
     "join_processes",
     "keep_compiled",
     "make_absent_executor",

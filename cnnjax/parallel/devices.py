@@ -13,7 +13,8 @@ from cnnjax.config import Config, ParallelConfig
 from cnnjax.config_base import expanded
 from cnnjax.errors import ConfigError, RunError
 from cnnjax.ops.onednn import resolve
-from cnnjax.parallel.executor import AXIS, Executor, platform_of
+from cnnjax.parallel.executor import Executor, platform_of
+from cnnjax.parallel.layout import AXIS
 
 
 def keep_compiled(config: ParallelConfig) -> None:
@@ -134,4 +135,4 @@ def _make_executor(config: Config, devices: list[jax.Device]) -> Executor:
     kind, wanted = config.parallel.executor, config.ops.conv
     # pmap takes no options for the compiler.
     lowering = wanted if kind == "pmap" else resolve(wanted, platform_of(mesh), config.train.precision)
-    return Executor(kind, mesh, lowering)
+    return Executor(kind, mesh, lowering, config.parallel.shard_state, config.parallel.shard_from)

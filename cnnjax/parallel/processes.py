@@ -54,6 +54,13 @@ def agree(failure: str | None) -> None:
         raise RunError(failure or "process 0 of this job cannot use the run folder; its own message says why")
 
 
+def everywhere(done: bool) -> bool:
+    """Whether all processes bring True."""
+    if jax.process_count() == 1:
+        return done
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(done))))
+
+
 def broadcast(value: int) -> int:
     """Process 0's number in every process."""
     if jax.process_count() == 1:
