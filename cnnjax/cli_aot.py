@@ -1,5 +1,6 @@
 """`cnnjax aot`: parse, call, print."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -32,6 +33,9 @@ def aot(
     savings: Annotated[
         bool, typer.Option("--savings", help="Compile it with bfloat16, remat and accumulation as well.")
     ] = False,
+    chips: Annotated[
+        str | None, typer.Option(help="Predict the step on so many of the chips, such as 16,256,1024, by a model.")
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(help="Folder of a page of training steps; what it has is not compiled again.")
     ] = None,
@@ -40,13 +44,14 @@ def aot(
     """Compile a config's steps for chips that are not here: do they fit, and what do they send and compute?"""
     wanted = topologies or ["v5e:2x2"]
     several = is_study(file) or len(wanted) > 1 or report is not None
-    if several and savings:
-        raise ConfigError("--savings: of one config on one topology, and without --report")
+    if several and (savings or chips):
+        raise ConfigError("--savings and --chips: of one config on one topology, and without --report")
+    numbers = [int(word) if word.strip().isdecimal() else 0 for word in chips.split(",")] if chips else []
     _alone(wanted)
     if several:
         _survey(file, overrides or [], wanted, classes, multiple if search else None, report, as_json)
         return
-    from cnnjax.aot.plan import facts_of, largest, plan, try_savings
+    from cnnjax.aot.plan import facts_of, largest, plan, predictions, try_savings
     from cnnjax.terminal_aot import print_plan
 
     config = load_config(file, overrides or [])
@@ -56,6 +61,8 @@ def aot(
         told["savings"] = try_savings(config, facts, wanted[0])
     if search:
         told["largest"] = largest(config, facts, wanted[0], multiple=multiple, first=told)
+    if numbers:
+        told["predictions"] = [dataclasses.asdict(each) for each in predictions(told, numbers)]
     if as_json:
         print(json.dumps(told))
     else:
@@ -99,6 +106,8 @@ def _alone(topologies: list[str]) -> None:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
+    # Its lock is for a machine's own chips, which two processes cannot share.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
     parts = [topology.partition(":") for topology in topologies]
     here = [int(size) for kind, _, size in parts if kind in ("cpu", "cuda") and size.isdecimal()]
     flags = os.environ.get("XLA_FLAGS", "")

@@ -31,6 +31,24 @@ def print_plan(told: Mapping[str, Any]) -> None:
         show(table)
     if "largest" in told:
         print(f"largest batch a device, with its GiB: {describe_largest(told)}")
+    if "predictions" in told:
+        _print_predictions(told)
+
+
+def _print_predictions(told: Mapping[str, Any]) -> None:
+    columns = ("chips", "batch", "at best (ms)", "at worst (ms)", "images/s at best", "at worst")
+    table = Table(*map(numbers, columns), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for each in told["predictions"]:
+        batch = told["batch_a_device"] * each["devices"]
+        times = (each["at_best"], each["at_worst"])
+        table.add_row(
+            f"{each['devices']:,}",
+            f"{batch:,}",
+            *(f"{1000 * seconds:.2f}" for seconds in times),
+            *(f"{batch / seconds:,.0f}" for seconds in times),
+        )
+    print("by a model of published peaks, not measured (docs/scaling.md says how):")
+    show(table)
 
 
 def say_row(row: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """What a config will take on a topology: both steps, whether they fit, and what would make them smaller."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +9,8 @@ import jax
 from cnnjax.analysis.count import count
 from cnnjax.analysis.layers import size_of
 from cnnjax.aot.chips import CHIPS, Chip
-from cnnjax.aot.estimate import estimate
+from cnnjax.aot.collectives import Collectives
+from cnnjax.aot.estimate import Prediction, Work, estimate, predict
 from cnnjax.aot.programs import Program, TooLarge, bind, compile_eval, compile_train
 from cnnjax.aot.search import largest_batch
 from cnnjax.config import Config
@@ -90,6 +91,26 @@ def plan(config: Config, facts: DataFacts, topology: str, *, evaluation: bool = 
     return told | {name: _told(step, chip, executor.devices, float32) for name, step in steps.items()}
 
 
+def predictions(told: Plan, numbers: Sequence[int]) -> list[Prediction]:
+    """How a training step that `plan` has told of would go on other numbers of the same chips, by a model.
+
+    Raises:
+        ConfigError: nothing is known to predict from: a single device, another kind, or a step that does not fit.
+    """
+    chip, step = chip_of(told["topology"]), told["train"]
+    if chip is None or not step["fits"] or told["devices"] == 1:
+        raise ConfigError(
+            f"--chips: expected a step that fits on several TPUs, such as v5e:2x2, to predict from, got "
+            f"{told['topology']}"
+        )
+    for number in numbers:
+        if number < 1 or number.bit_count() > 1:
+            raise ConfigError(f"--chips: expected powers of two, such as 4,16,64, got {number}")
+    collectives = [Collectives(**each) for each in step["collectives"]]
+    work = Work(step["flops"], step["bytes_accessed"], collectives, told["precision"] == "float32")
+    return [predict(work, chip, number) for number in numbers]
+
+
 def with_overrides(config: Config, *overrides: str) -> Config:
     """The same config but for some entries, checked again."""
     return check(merge_overrides(to_tree(config), overrides))
@@ -160,6 +181,7 @@ def _told(step: Program | TooLarge, chip: Chip | None, devices: int, float32: bo
         told["padding"]["share"] = step.padding.share
     told["fits"] = True if chip else None
     if chip:
-        guess = estimate(step, chip, devices, float32=float32)
+        work = Work(step.flops or 0, step.bytes_accessed or 0, step.collectives or [], float32)
+        guess = estimate(work, chip, devices)
         told["estimate"] = {**dataclasses.asdict(guess), "seconds": guess.seconds, "bound": guess.bound}
     return told

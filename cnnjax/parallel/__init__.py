@@ -8,7 +8,15 @@ from cnnjax.parallel.devices import (
     make_executor,
 )
 from cnnjax.parallel.executor import Executor, over_devices, put_stacked, to_host
-from cnnjax.parallel.processes import agree, broadcast, everywhere, join_processes, should_stop
+from cnnjax.parallel.processes import (
+    agree,
+    broadcast,
+    everywhere,
+    first_says,
+    is_first,
+    join_processes,
+    should_stop,
+)
 
 __all__ = [
     "Executor",
@@ -16,6 +24,8 @@ __all__ = [
     "broadcast",
     "count_devices",
     "everywhere",
+    "first_says",
+    "is_first",
     "join_processes",
     "keep_compiled",
     "make_absent_executor",

@@ -1,7 +1,7 @@
 """The processes of a job: how they find one another and agree."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -66,6 +66,16 @@ def broadcast(value: int) -> int:
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.asarray(value, np.int32)))
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes what all share, and speaks for them."""
+    return jax.process_index() == 0
+
+
+def first_says(ask: Callable[[], bool]) -> bool:
+    """The first process's answer, in every process; the others do not ask."""
+    return bool(broadcast(int(is_first() and ask())))
 
 
 def should_stop(asked: bool, step: int) -> bool:
