@@ -5,7 +5,11 @@ import os
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
+
+from cnnjax.models import create_model
 
 pytestmark = pytest.mark.tpu_aot
 
@@ -58,6 +62,56 @@ def test_steps_compile_for_a_board_of_v5e(name, tmp_path):
     assert set(kinds) == {"all-reduce"}
     # Kernels' gradients are added in bfloat16, others' in float32; BatchNorm's sums come beside them.
     assert 2 * told["params"] < kinds["all-reduce"] < 4.4 * told["params"]
+
+
+@pytest.mark.parametrize("mode", ["global", "local", "frozen", "sharded"])
+def test_resnet50_sends_what_theory_asks_for_and_no_more(mode, tmp_path):
+    """On sixteen chips, counted from the network's own parameters."""
+    variables = jax.eval_shape(
+        lambda key: create_model("resnet50").init(key, jnp.zeros((1, 64, 64, 3)), train=False), jax.random.key(0)
+    )
+    sizes = {jax.tree_util.keystr(path): leaf.size for path, leaf in jax.tree.leaves_with_path(variables["params"])}
+    convolutions = [size for name, size in sizes.items() if "['conv']['kernel']" in name]
+    channels = {name: size for name, size in sizes.items() if "['scale']" in name}
+    projections = [size for name, size in channels.items() if "projection" in name]
+    head = sum(size for name, size in sizes.items() if "head" in name)
+    assert (len(convolutions), len(channels), len(projections)) == (53, 53, 4)
+    # Sums for the number of examples, the loss and the accuracy.
+    scalars = 3
+    # Kernels' gradients are those of bfloat16 arithmetic. The bias gradients of a projection's norm and of the norm
+    # that its output is added to are the same numbers.
+    gradients = 2 * sum(convolutions) + 4 * (head + 2 * sum(channels.values()) - sum(projections))
+    # Mean and mean square of each norm; backwards the same sums are the gradients of scale and bias.
+    statistics = 4 * 2 * sum(channels.values())
+
+    settings = ["model.name=resnet50", "data.image_size=64", "data.batch_size=128", "eval.batch_size=16"]
+    settings.append("parallel.shard_state=all" if mode == "sharded" else f"train.batch_norm={mode}")
+    done = aot(tmp_path, *settings, "--classes", "1000", "--json", "--topology", "v5e:4x4")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])["train"]["collectives"]
+    found = {each["kind"]: (each["count"], each["bytes"]) for each in told}
+    # A projection's norm and the one beside it wait for one sum, forwards and backwards; one more is of the kernels.
+    together = 2 * (len(channels) - len(projections)) + 1
+    expected = {
+        "global": (together, gradients + statistics + 4 * scalars),
+        "local": (3, gradients + statistics + 4 * scalars),  # of statistics once, for the running ones
+        "frozen": (3, gradients + 4 * scalars),
+        # And the parts of the gradient's norm, of each array that is cut.
+        "sharded": (together + 1, gradients + statistics + 4 * (scalars + 10)),
+    }[mode]
+    assert found.pop("all-reduce") == expected
+    if mode == "sharded":
+        cut = [size for size in sizes.values() if size >= 2**20]
+        assert found.pop("all-gather") == (len(cut), 2 * sum(cut))
+    assert found == {}
+
+
+def test_parts_of_alexnets_head_are_summed_where_they_lie(tmp_path):
+    told = told_of(tmp_path, "alexnet", "--topology", "v5e:2x2", "parallel.shard_state=all")
+    found = {each["kind"]: each for each in told["train"]["collectives"]}
+    # Its three large layers, of 58 of 61 million parameters: none of them is summed whole on every device.
+    assert found["reduce-scatter"]["count"] == found["all-gather"]["count"] == 3
+    assert found["all-reduce"]["bytes"] < 0.1 * found["reduce-scatter"]["bytes"]
 
 
 def test_a_batch_that_does_not_fit_is_told_in_a_sentence(tmp_path):
