@@ -91,7 +91,7 @@ def _only_training(config: Config, steps: int) -> Config:
         to_tree(config),
         {
             "train": {"duration": {"steps": steps}},
-            "schedule": {"warmup": None},
+            "schedule": {"warmup": None, "warmup_from": "zero"},
             "eval": {"every": None},
             "checkpoint": {"every": {"steps": steps}},
             "log": {"every": {"steps": max(1, steps // 4)}},

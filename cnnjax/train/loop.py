@@ -19,6 +19,7 @@ from cnnjax.parallel import Executor, agree, broadcast, join_processes, keep_com
 from cnnjax.train.evaluation import LAG, evaluate_state
 from cnnjax.train.figures import draw_learning_curve
 from cnnjax.train.init_from import describe, load_into
+from cnnjax.train.optimizer import describe_scaling
 from cnnjax.train.reporting import Clock, Reporter, Sums
 from cnnjax.train.run_folder import (
     CHECKPOINTS,
@@ -150,6 +151,8 @@ class Training:
         train_steps = [self.executor.compile_train(train_step) for train_step in task.train_steps]
         state, step = self.start_or_resume(batches)
         if step < task.total_steps:
+            if (scaling := describe_scaling(config.schedule, config.data.batch_size)) is not None:
+                self.reporter.message(scaling)
             self.reporter.start(step, task.total_steps, config.data.batch_size)
         if step == task.total_steps and broadcast(int(not self.is_evaluated(step))):
             self.evaluate(state, step)  # stopped here once, on its way to more steps than are asked for now

@@ -9,14 +9,8 @@ import jax.numpy as jnp
 import optax
 from chex import ArrayTree
 
-from cnnjax.config import (
-    ConstantSchedule,
-    CosineSchedule,
-    OptimizerConfig,
-    PolynomialSchedule,
-    Schedule,
-    StepSchedule,
-)
+from cnnjax.config import OptimizerConfig
+from cnnjax.config_schedule import ConstantSchedule, CosineSchedule, PolynomialSchedule, Schedule, StepSchedule
 from cnnjax.errors import ConfigError
 from cnnjax.registry import did_you_mean, unknown
 from cnnjax.train.phases import Phases
@@ -139,8 +133,15 @@ def decayed(params: ArrayTree) -> ArrayTree:
 
 
 def make_schedule(config: Schedule, total_steps: int, steps_per_epoch: int, batch_size: int) -> optax.Schedule | float:
-    """Learning rate by step (0 for the first update); a plain number where it never changes."""
-    peak = config.learning_rate
+    """Learning rate by step (0 for the first update); a plain number where it never changes.
+
+    Args:
+        batch_size: of all devices together; the peak follows it where the config has a `reference_batch`.
+
+    Raises:
+        ConfigError: the warm-up, or a boundary, does not fit into the run.
+    """
+    peak = config.peak(batch_size)
     warmup = config.warmup.to_steps(steps_per_epoch, batch_size) if config.warmup else 0
     if warmup >= total_steps:
         raise ConfigError(f"schedule.warmup: {warmup} steps leave none of the run's {total_steps} for the schedule")
@@ -155,12 +156,31 @@ def make_schedule(config: Schedule, total_steps: int, steps_per_epoch: int, batc
     elif isinstance(config, PolynomialSchedule):
         main = optax.polynomial_schedule(peak, peak * config.end_factor, config.power, rest)
     else:
-        main = _step_schedule(config, warmup, steps_per_epoch, batch_size)
+        main = _step_schedule(config, peak, warmup, steps_per_epoch, batch_size)
     if not warmup:
         return main
+    if config.warmup_from == "reference":
+        if peak < config.learning_rate:
+            raise ConfigError(
+                f"schedule.warmup_from: with data.batch_size {batch_size} below schedule.reference_batch "
+                f"{config.reference_batch} the rate would fall to its peak; leave warmup_from out"
+            )
+        # The first update has the reference rate, the first after the warm-up the peak.
+        return optax.join_schedules([optax.linear_schedule(config.learning_rate, peak, warmup), main], [warmup])
     # The first update already moves: peak / warmup, 2 * peak / warmup, ... peak.
     rise = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
     return optax.join_schedules([rise, main], [warmup])
+
+
+def describe_scaling(config: Schedule, batch_size: int) -> str | None:
+    """What a batch of that size makes of the learning rate, in a sentence; None where the config does not scale it."""
+    if config.reference_batch is None:
+        return None
+    law = "its square root" if config.batch_scaling == "sqrt" else "it"
+    return (
+        f"learning rate {config.peak(batch_size):g} for a batch of {batch_size}: {config.learning_rate:g} for one of "
+        f"{config.reference_batch}, scaled with {law}"
+    )
 
 
 def in_phases(schedule: optax.Schedule | float, factors: Mapping[int, float]) -> optax.Schedule | float:
@@ -181,11 +201,13 @@ def in_phases(schedule: optax.Schedule | float, factors: Mapping[int, float]) ->
     return scaled
 
 
-def _step_schedule(config: StepSchedule, warmup: int, steps_per_epoch: int, batch_size: int) -> optax.Schedule:
+def _step_schedule(
+    config: StepSchedule, peak: float, warmup: int, steps_per_epoch: int, batch_size: int
+) -> optax.Schedule:
     boundaries = [duration.to_steps(steps_per_epoch, batch_size) - warmup for duration in config.boundaries]
     if boundaries != sorted(set(boundaries)) or boundaries[0] <= 0:
         raise ConfigError("schedule.boundaries: expected each to be later than the one before, and than the warm-up")
-    return optax.piecewise_constant_schedule(config.learning_rate, dict.fromkeys(boundaries, config.factor))
+    return optax.piecewise_constant_schedule(peak, dict.fromkeys(boundaries, config.factor))
 
 
 def _settable(name: str) -> Mapping[str, inspect.Parameter]:
