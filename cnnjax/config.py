@@ -51,13 +51,14 @@ class OptimizerConfig(Section):
     """Any optax optimizer by its name, with its own arguments."""
 
     name: str = "sgd"
-    """The function's name in optax."""
+    """The function's name in optax; lars and lamb are as in their papers (`cnnjax.train.layerwise`)."""
     args: dict[str, Any] = Field({})
     """Its arguments, but for learning_rate and weight decay; checked against its signature."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled where the optimizer itself decays weights (adamw, lion, lamb, ...), else added to the gradient."""
     decay_norm_and_bias: bool = False
-    """Whether weight decay touches biases and normalisation scales too."""
+    """Whether weight decay touches biases and normalisation scales too; under lars and lamb also whether these have a
+    learning rate of their own, as each kernel has."""
     clip_norm: PositiveFloat | None = None
     """Largest global gradient norm; larger gradients are scaled down to it."""
     clip_value: PositiveFloat | None = None

@@ -13,6 +13,7 @@ from cnnjax.config import OptimizerConfig
 from cnnjax.config_schedule import ConstantSchedule, CosineSchedule, PolynomialSchedule, Schedule, StepSchedule
 from cnnjax.errors import ConfigError
 from cnnjax.registry import did_you_mean, unknown
+from cnnjax.train.layerwise import LAYERWISE
 from cnnjax.train.phases import Phases
 
 # Functions of optax that take a learning rate, and cannot be used all the same.
@@ -24,6 +25,7 @@ _UNUSABLE = {
 _CONSTANT_RATE = ("rprop", "sm3")
 _DECAYS = ("weight_decay", "weight_decay_rate")
 _MASKS = ("mask", "weight_decay_mask")
+_HIDDEN = {"learning_rate", "seed", *_DECAYS, *_MASKS}  # optax calls the seed `key` now
 
 
 def list_optimizers() -> list[str]:
@@ -65,7 +67,8 @@ def make_optimizer(
     """Clipping, then weight decay, then the named optimizer, then each layer's part of the learning rate.
 
     Weight decay is the optimizer's own where it has one with a mask (decoupled: adamw, lion, lamb...), else it is
-    added to the gradient (L2 regularisation, as in SGD).
+    added to the gradient (L2 regularisation, as in SGD). lars and lamb are ours, see `cnnjax.train.layerwise`: what
+    does not decay has no learning rate of its own under them.
 
     Args:
         schedule: learning rate by step, or a constant one.
@@ -82,7 +85,8 @@ def make_optimizer(
             f"optimizer.name: optax.{config.name} takes a constant learning rate only; "
             "set schedule.kind=constant, schedule.warmup=null, and no learning_rate_factor in train.phases"
         )
-    parameters = inspect.signature(getattr(optax, config.name)).parameters
+    make = _function(config.name)
+    parameters = inspect.signature(make).parameters
     decay = next((name for name in _DECAYS if name in parameters), None)
     mask = next((name for name in _MASKS if name in parameters), None)
     mask_function = None if config.decay_norm_and_bias else decayed
@@ -101,7 +105,6 @@ def make_optimizer(
             args[decay] = 0.0
         if config.weight_decay:
             before.append(optax.add_decayed_weights(config.weight_decay, mask=mask_function))
-    make: Callable[..., optax.GradientTransformation] = getattr(optax, config.name)
     after = [scale_by_layer(config.layer_decay, layers)] if config.layer_decay < 1 else []
     optimizer = phases.optimizer(lambda rate: make(rate, **args), schedule, phase)
     return optax.chain(*before, optimizer, *after)
@@ -212,9 +215,13 @@ def _step_schedule(
 
 def _settable(name: str) -> Mapping[str, inspect.Parameter]:
     """The optimizer's arguments that YAML can give: all but the learning rate, weight decay and functions."""
-    parameters = inspect.signature(getattr(optax, name)).parameters
-    hidden = {"learning_rate", *_DECAYS, *_MASKS, "trust_ratio_mask", "seed"}  # optax calls the seed `key` now
-    return {key: parameter for key, parameter in parameters.items() if key not in hidden}
+    parameters = inspect.signature(_function(name)).parameters
+    return {key: parameter for key, parameter in parameters.items() if key not in _HIDDEN}
+
+
+def _function(name: str) -> Callable[..., optax.GradientTransformation]:
+    function: Callable[..., optax.GradientTransformation] = LAYERWISE.get(name) or getattr(optax, name)
+    return function
 
 
 def _check_argument(path: str, value: Any, parameter: inspect.Parameter) -> None:

@@ -135,9 +135,7 @@ KERNELS = {"dense": {"kernel": True, "bias": False}, "norm": {"scale": False, "b
     [
         ("adamw", "weight_decay", "mask"),
         ("lion", "weight_decay", "mask"),
-        ("lamb", "weight_decay", "mask"),
         ("adan", "weight_decay", "mask"),
-        ("lars", "weight_decay", "weight_decay_mask"),
         ("adafactor", "weight_decay_rate", "weight_decay_mask"),
     ],
 )
