@@ -104,6 +104,19 @@ class Phase(Section):
     """Of what the schedule says."""
 
 
+class Profile(Section):
+    """A span of the run's steps, counted from 1."""
+
+    first: PositiveInt
+    last: PositiveInt
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.last < self.first:
+            raise ValueError(f"last: {self.last} is before first: {self.first}; give a later step")
+        return self
+
+
 class TrainConfig(Section):
     """How long, with which loss and in which arithmetic."""
 
@@ -124,6 +137,8 @@ class TrainConfig(Section):
     """Changes of what is frozen, one after the other: [{start: {epochs: 5}, learning_rate_factor: 0.05}]."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of the moving average of weights and batch statistics; null for none."""
+    profile: Profile | None = None
+    """Steps whose trace goes into the run folder's `profile`, for TensorBoard and XProf: {first: 10, last: 12}."""
 
 
 class EvalConfig(Section):

@@ -36,6 +36,7 @@ ROOMS = (
     (
         "train.loop",
         "train.init_from",
+        "train.profiling",
         "train.evaluation",
         "train.run_weights",
         "train.predict",

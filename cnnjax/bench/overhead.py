@@ -90,7 +90,7 @@ def _only_training(config: Config, steps: int) -> Config:
     tree = merge(
         to_tree(config),
         {
-            "train": {"duration": {"steps": steps}},
+            "train": {"duration": {"steps": steps}, "profile": None},
             "schedule": {"warmup": None, "warmup_from": "zero"},
             "eval": {"every": None},
             "checkpoint": {"every": {"steps": steps}},

@@ -146,7 +146,8 @@ class _Doing:
 
     def train_arm(self, arm: Arm, runs: Sequence[Run]) -> bool:
         """Trains an arm's runs, together where that is asked for; False where the study has to end here."""
-        alone = self.study.together == "separate" or len(runs) == 1
+        # A profile is of one run's steps.
+        alone = self.study.together == "separate" or len(runs) == 1 or arm.config.train.profile is not None
         task, data, executor = prepare(arm.config if alone else on_one_device(arm.config))
         tools = Tools(task, executor)
         if not alone:

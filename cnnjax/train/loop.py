@@ -20,6 +20,7 @@ from cnnjax.train.evaluation import LAG, evaluate_state
 from cnnjax.train.figures import draw_learning_curve
 from cnnjax.train.init_from import describe, load_into
 from cnnjax.train.optimizer import describe_scaling
+from cnnjax.train.profiling import profiling
 from cnnjax.train.reporting import Clock, Reporter, Sums
 from cnnjax.train.run_folder import (
     CHECKPOINTS,
@@ -160,13 +161,16 @@ class Training:
         stopped = False
         clock = Clock(step)
         first = step + 1
-        with termination() as asked:
+        with termination() as asked, profiling(config.train.profile, self.path, step, self.reporter) as profile:
             while step < task.total_steps and not stopped:
-                state, metrics = train_steps[task.phase_after(step)](state, next(batches))
+                with profile.annotate(step + 1):
+                    state, metrics = train_steps[task.phase_after(step)](state, next(batches))
                 step += 1
                 if step == first:
                     jax.block_until_ready(metrics)
                     self.reporter.message(f"compiled the step in {clock.seconds():.1f} s")
+                    clock.restart(step)
+                if profile.end(step, metrics):
                     clock.restart(step)
                 pending.append((step, metrics))
                 stopped = should_stop(asked.is_set(), step)
