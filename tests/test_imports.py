@@ -53,6 +53,7 @@ ROOMS = (
         "cli",
         "cli_aot",
         "cli_bench",
+        "cli_bench_loop",
         "cli_data",
         "cli_explain",
         "cli_export",
