@@ -7,16 +7,18 @@ scales too, which the authors' programs leave out together with weight decay: a 
 """
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 from chex import ArrayTree
 
+from cnnjax.nn.stage import is_stacked
 from cnnjax.train.phases import Rate
 
 Mask: TypeAlias = Callable[[ArrayTree], ArrayTree]
+Path: TypeAlias = tuple[Any, ...]
 
 
 def lars(
@@ -37,19 +39,13 @@ def lars(
         mask: which parameters have a rate of their own and decay, by default all; the others move as under SGD.
     """
 
-    def scale(updates: ArrayTree, params: ArrayTree | None) -> ArrayTree:
-        def own(gradient: jax.Array, weight: jax.Array) -> jax.Array:
-            of_weight, of_gradient = jnp.linalg.norm(weight.ravel()), jnp.linalg.norm(gradient.ravel())
-            divisor = of_gradient + weight_decay * of_weight + eps
-            # Of weights that are all zero the ratio would be zero, and they would never move.
-            usual = (of_weight == 0) | (of_gradient == 0)
-            ratio = jnp.where(usual, 1.0, trust_coefficient * of_weight / jnp.where(usual, 1.0, divisor))
-            return ratio * (gradient + weight_decay * weight)
-
-        return jax.tree.map(own, updates, params)
+    def own(path: Path, gradient: jax.Array, weight: jax.Array) -> jax.Array:
+        of_weight, of_gradient = _norm(path, weight), _norm(path, gradient)
+        divisor = of_gradient + weight_decay * of_weight + eps
+        return _ratio(trust_coefficient * of_weight, divisor, of_gradient) * (gradient + weight_decay * weight)
 
     return optax.chain(
-        _masked(optax.stateless(scale), mask),
+        _by_layer(own, mask),
         optax.scale_by_learning_rate(learning_rate),
         optax.trace(momentum, nesterov),
     )
@@ -71,10 +67,15 @@ def lamb(
     Args:
         mask: which parameters have a rate of their own and decay, by default all; the others move as under Adam.
     """
+
+    def own(path: Path, update: jax.Array, weight: jax.Array) -> jax.Array:
+        of_update = _norm(path, update)
+        return _ratio(_norm(path, weight), of_update, of_update) * update
+
     return optax.chain(
         optax.scale_by_adam(b1=b1, b2=b2, eps=eps, eps_root=eps_root),
         optax.add_decayed_weights(weight_decay, mask=mask),
-        _masked(optax.scale_by_trust_ratio(), mask),
+        _by_layer(own, mask),
         optax.scale_by_learning_rate(learning_rate),
     )
 
@@ -83,5 +84,19 @@ LAYERWISE: Mapping[str, Callable[..., optax.GradientTransformation]] = {"lars": 
 """In place of optax's functions of these names."""
 
 
-def _masked(inner: optax.GradientTransformation, mask: Mask | None) -> optax.GradientTransformation:
+def _by_layer(change: Callable[..., jax.Array], mask: Mask | None) -> optax.GradientTransformation:
+    """`change` of (path, update, weight) for each parameter that the mask lets through."""
+    inner = optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(change, updates, params))
     return inner if mask is None else optax.masked(inner, mask)
+
+
+def _norm(path: Path, leaf: jax.Array) -> jax.Array:
+    """Of each layer: the blocks of a scanned stage are stacked, and have one each. Keeps the axes."""
+    first = 1 if is_stacked(str(getattr(key, "key", "")) for key in path) else 0
+    return jnp.sqrt(jnp.square(leaf).sum(range(first, leaf.ndim), keepdims=True))
+
+
+def _ratio(above: jax.Array, below: jax.Array, of_update: jax.Array) -> jax.Array:
+    # Weights that are all zero would never move, and a gradient of zero may be divided by zero: as under SGD, then.
+    plain = (above == 0) | (of_update == 0)
+    return jnp.where(plain, 1.0, above / jnp.where(plain, 1.0, below))

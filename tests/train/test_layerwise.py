@@ -11,6 +11,7 @@ import pytest
 from cnnjax.config import OptimizerConfig
 from cnnjax.config_files import load_config
 from cnnjax.errors import ConfigError
+from cnnjax.nn.stage import stack_blocks, unstack_blocks
 from cnnjax.train.optimizer import check_optimizer, make_optimizer
 from cnnjax.train.task import DataFacts, make_task
 
@@ -156,6 +157,32 @@ def test_all_zeros_do_not_become_nan_and_do_move(name):
         update = optimizer.update({"kernel": gradient}, optimizer.init(params), params)[0]["kernel"]
         assert np.isfinite(update).all()
         assert (np.asarray(update) != 0).all() == moves
+
+
+@pytest.mark.parametrize("name", ["lars", "lamb"])
+def test_each_block_of_a_scanned_stage_is_a_layer(name):
+    random = np.random.default_rng(0)
+    sizes = {"conv": (3, 3, 2, 2), "head": (4,)}
+
+    def tree(scale):
+        blocks = {f"block{number}": scale**number * random.normal(size=sizes["conv"]) for number in (1, 2, 3, 4)}
+        return {
+            "stage1": {block: {"conv": {"kernel": jnp.float32(leaf)}} for block, leaf in blocks.items()},
+            "head": {"kernel": jnp.float32(random.normal(size=sizes["head"]))},
+        }
+
+    params, gradients = tree(10.0), tree(0.1)
+    like = {"stage1": {"block1": {}, "block2to4": {}}, "head": {}}
+    optimizer = make_optimizer(OptimizerConfig(name=name, weight_decay=DECAY), 0.1)
+    expected = optimizer.update(gradients, optimizer.init(params), params)[0]
+    stacked, stacked_gradients = (
+        {"stage1": stack_blocks(each["stage1"], like["stage1"]) | {"block1": each["stage1"]["block1"]}}
+        | {"head": each["head"]}
+        for each in (params, gradients)
+    )
+    assert stacked["stage1"]["block2to4"]["conv"]["kernel"].shape == (3, *sizes["conv"])
+    found = optimizer.update(stacked_gradients, optimizer.init(stacked), stacked)[0]
+    assert_close(unstack_blocks(found), expected, 1e-5)
 
 
 @pytest.mark.parametrize("argument", ["trust_ratio_mask", "mask", "weight_decay_mask"])
