@@ -12,34 +12,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from cnnjax.config_augment import CutMix, Mixup
 from cnnjax.config_base import Fraction, Section
 from cnnjax.config_data import DataConfig
-
-
-class Duration(Section):
-    """A length of training in exactly one unit."""
-
-    steps: PositiveInt | None = None
-    """Optimizer updates."""
-    epochs: PositiveFloat | None = None
-    """Passes over the training set."""
-    examples: PositiveInt | None = None
-    """Training examples seen, repeats counted."""
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        given = [unit for unit in ("steps", "epochs", "examples") if getattr(self, unit) is not None]
-        if len(given) != 1:
-            came = " and ".join(given) if given else "none of them"
-            raise ValueError(f"expected exactly one of steps, epochs, examples; got {came}")
-        return self
-
-    def to_steps(self, steps_per_epoch: int, batch_size: int) -> int:
-        """The duration in optimizer steps, at least 1."""
-        if self.steps is not None:
-            return self.steps
-        if self.epochs is not None:
-            return max(1, round(self.epochs * steps_per_epoch))
-        assert self.examples is not None
-        return max(1, round(self.examples / batch_size))
+from cnnjax.config_schedule import CosineSchedule, Duration, Schedule
 
 
 class InitFrom(Section):
@@ -78,13 +51,14 @@ class OptimizerConfig(Section):
     """Any optax optimizer by its name, with its own arguments."""
 
     name: str = "sgd"
-    """The function's name in optax."""
+    """The function's name in optax; lars and lamb are as in their papers (`cnnjax.train.layerwise`)."""
     args: dict[str, Any] = Field({})
     """Its arguments, but for learning_rate and weight decay; checked against its signature."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled where the optimizer itself decays weights (adamw, lion, lamb, ...), else added to the gradient."""
     decay_norm_and_bias: bool = False
-    """Whether weight decay touches biases and normalisation scales too."""
+    """Whether weight decay touches biases and normalisation scales too; under lars and lamb also whether these have a
+    learning rate of their own, as each kernel has."""
     clip_norm: PositiveFloat | None = None
     """Largest global gradient norm; larger gradients are scaled down to it."""
     clip_value: PositiveFloat | None = None
@@ -93,53 +67,6 @@ class OptimizerConfig(Section):
     """Micro-batches that one step's batch is cut into; the gradient is that of the whole batch."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """The learning rate of each layer (stem, stage1, ..., head) times that of the one after it; the last has all."""
-
-
-class ScheduleBase(Section):
-    """What all schedules share."""
-
-    learning_rate: PositiveFloat = 0.1
-    """The peak."""
-    warmup: Duration | None = None
-    """Linear rise from zero to the peak, before the schedule proper."""
-
-
-class ConstantSchedule(ScheduleBase):
-    """The peak throughout."""
-
-    kind: Literal["constant"]
-
-
-class CosineSchedule(ScheduleBase):
-    """Half a cosine from the peak to `end_factor` times the peak at the end of training."""
-
-    kind: Literal["cosine"] = "cosine"
-    end_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
-
-
-class StepSchedule(ScheduleBase):
-    """Multiplied by `factor` at each boundary."""
-
-    kind: Literal["step"]
-    boundaries: tuple[Duration, ...]
-    factor: Annotated[float, Field(gt=0, le=1)] = 0.1
-
-    @model_validator(mode="after")
-    def _some_boundary(self) -> Self:
-        if not self.boundaries:
-            raise ValueError("expected at least one boundary; for none, choose kind: constant")
-        return self
-
-
-class PolynomialSchedule(ScheduleBase):
-    """(1 - progress) ** power from the peak to `end_factor` times the peak; power 1 is linear."""
-
-    kind: Literal["polynomial"]
-    power: PositiveFloat = 1.0
-    end_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
-
-
-Schedule = Annotated[ConstantSchedule | CosineSchedule | StepSchedule | PolynomialSchedule, Field(discriminator="kind")]
 
 
 class GhostBatchNorm(Section):
@@ -177,6 +104,19 @@ class Phase(Section):
     """Of what the schedule says."""
 
 
+class Profile(Section):
+    """A span of the run's steps, counted from 1."""
+
+    first: PositiveInt
+    last: PositiveInt
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.last < self.first:
+            raise ValueError(f"last: {self.last} is before first: {self.first}; give a later step")
+        return self
+
+
 class TrainConfig(Section):
     """How long, with which loss and in which arithmetic."""
 
@@ -197,6 +137,8 @@ class TrainConfig(Section):
     """Changes of what is frozen, one after the other: [{start: {epochs: 5}, learning_rate_factor: 0.05}]."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of the moving average of weights and batch statistics; null for none."""
+    profile: Profile | None = None
+    """Steps whose trace goes into the run folder's `profile`, for TensorBoard and XProf: {first: 10, last: 12}."""
 
 
 class EvalConfig(Section):

@@ -115,6 +115,8 @@ def run(config, *, evaluate: bool) -> dict:
         state, metrics = train_step(state, next(batches))
         for name, pair in executor.read_metrics(metrics).items():
             arrays[f"train{step}/{name}"] = np.asarray(pair)
+        if step == 0:  # momentum begins at zero: it is the gradient, with the decay
+            arrays |= {f"first/{name}": leaf for name, leaf in read_state(executor, state).items() if "trace" in name}
     totals: dict = {}
     if not evaluate:
         return arrays | read_state(executor, state)

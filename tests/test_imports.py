@@ -22,6 +22,7 @@ ROOMS = (
         "config_data",
         "config_faults",
         "config_files",
+        "config_schedule",
     ),
     ("ops",),
     ("nn",),
@@ -35,6 +36,7 @@ ROOMS = (
     (
         "train.loop",
         "train.init_from",
+        "train.profiling",
         "train.evaluation",
         "train.run_weights",
         "train.predict",
@@ -50,6 +52,7 @@ ROOMS = (
         "cli",
         "cli_aot",
         "cli_bench",
+        "cli_bench_loop",
         "cli_data",
         "cli_explain",
         "cli_export",

@@ -1,4 +1,4 @@
-"""One step, and the ways to run it: one device, jit over eight, pmap over eight, two processes of four, sharded."""
+"""One step, many ways to run it: jit or pmap, on one device to sixteen, whole or in parts, in one process or two."""
 
 import socket
 import subprocess
@@ -14,6 +14,8 @@ CASES = ("global/1", "local/1", "frozen/1", "ghost=2/1", "global/2", "ghost=2/2"
 # Two processes differ from one in how batches are dealt and numbers gathered.
 DEALT = ("global/1", "local/1", "ghost=2/2", "augmented/global/1")
 SHARDED = ("global/1", "ghost=2/2")
+# Other numbers of devices; two micro-batches of sixteen devices would be smaller than a group.
+COUNTED = ("global/1", "ghost=2/1", "global/2", "augmented/global/1")
 WAYS = {
     "jit8": CASES,
     "pmap8": CASES,
@@ -22,6 +24,8 @@ WAYS = {
     "optimizer8": SHARDED,
     "all8": SHARDED,
     "all2x4": SHARDED,
+    "jit16": COUNTED,
+    **dict.fromkeys(("jit2", "jit4", "pmap16"), COUNTED[:1]),
 }
 
 
@@ -60,8 +64,10 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parallel")
     # "local" means each of eight devices: on one device that is groups of 32 / 8.
     finish(start(folder / "one.npz", local_devices=1, cases=[case.replace("local", "ghost=4") for case in CASES]))
-    for executor in ("jit", "pmap"):
-        finish(start(folder / f"{executor}8.npz", local_devices=8, executor=executor, cases=CASES))
+    for executor, counts in (("jit", (2, 4, 8, 16)), ("pmap", (8, 16))):
+        for devices in counts:
+            way = f"{executor}{devices}"
+            finish(start(folder / f"{way}.npz", local_devices=devices, executor=executor, cases=WAYS[way]))
         two_processes(folder / f"{executor}2x4.npz", executor=executor, cases=DEALT)
     for shard_state in ("optimizer", "all"):
         start_sharded = {"shard_state": shard_state, "cases": SHARDED}
@@ -82,6 +88,18 @@ def test_every_way_equals_one_device(results, way, case):
         expected = reference[name].astype(np.float64)
         difference = np.abs(found[name] - expected).max() / max(np.abs(expected).max(), 1e-3)
         assert difference < 1e-5, f"{name}: {difference}"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_steps_examples_and_gradient_are_those_of_one_device(results, way):
+    reference, found = results[0], results[1][way]
+    assert found["global/1/state.step"] == reference["global/1/state.step"] == 3
+    assert [found[f"global/1/train{step}/loss"][1] for step in range(3)] == [32, 32, 32]
+    gradient = [name for name in reference if name.startswith("global/1/first/")]
+    assert len(gradient) == 5  # of the convolution, the normalisation's two, the head's two
+    for name in gradient:
+        assert np.abs(reference[name]).max() > 1e-3
+        np.testing.assert_allclose(found[name], reference[name], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -151,8 +151,9 @@ class _Doing:
 
     def train_arm(self, arm: Arm, runs: Sequence[Run]) -> bool:
         """Trains an arm's runs, together where that is asked for; False where the study has to end here."""
-        # Seeds that train together do so on one process's devices.
-        alone = self.study.together == "separate" or len(runs) == 1 or jax.process_count() > 1
+        # Seeds train together on one process's devices; and a profile is of one run's steps.
+        several = len(runs) > 1 and jax.process_count() == 1 and arm.config.train.profile is None
+        alone = self.study.together == "separate" or not several
         task, data, executor = prepare(arm.config if alone else on_one_device(arm.config))
         tools = Tools(task, executor)
         if not alone:

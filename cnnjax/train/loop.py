@@ -19,6 +19,8 @@ from cnnjax.parallel import Executor, agree, broadcast, join_processes, keep_com
 from cnnjax.train.evaluation import LAG, evaluate_state
 from cnnjax.train.figures import draw_learning_curve
 from cnnjax.train.init_from import describe, load_into
+from cnnjax.train.optimizer import describe_scaling
+from cnnjax.train.profiling import profiling
 from cnnjax.train.reporting import Clock, Reporter, Sums
 from cnnjax.train.run_folder import (
     CHECKPOINTS,
@@ -150,6 +152,8 @@ class Training:
         train_steps = [self.executor.compile_train(train_step) for train_step in task.train_steps]
         state, step = self.start_or_resume(batches)
         if step < task.total_steps:
+            if (scaling := describe_scaling(config.schedule, config.data.batch_size)) is not None:
+                self.reporter.message(scaling)
             self.reporter.start(step, task.total_steps, config.data.batch_size)
         if step == task.total_steps and broadcast(int(not self.is_evaluated(step))):
             self.evaluate(state, step)  # stopped here once, on its way to more steps than are asked for now
@@ -157,13 +161,16 @@ class Training:
         stopped = False
         clock = Clock(step)
         first = step + 1
-        with termination() as asked:
+        with termination() as asked, profiling(config.train.profile, self.path, step, self.reporter) as profile:
             while step < task.total_steps and not stopped:
-                state, metrics = train_steps[task.phase_after(step)](state, next(batches))
+                with profile.annotate(step + 1):
+                    state, metrics = train_steps[task.phase_after(step)](state, next(batches))
                 step += 1
                 if step == first:
                     jax.block_until_ready(metrics)
                     self.reporter.message(f"compiled the step in {clock.seconds():.1f} s")
+                    clock.restart(step)
+                if profile.end(step, metrics):
                     clock.restart(step)
                 pending.append((step, metrics))
                 stopped = should_stop(asked.is_set(), step)

@@ -77,3 +77,12 @@ def test_a_run_in_parts_moves_to_fewer_devices_and_to_more(small, trained, tmp_p
 def test_what_cannot_be_spread_is_refused_before_there_is_a_folder(overrides, sentence, small, tmp_path, cnnjax):
     assert cnnjax("train", small, "--run-dir", tmp_path / "run", *overrides).error == sentence
     assert not (tmp_path / "run").exists()
+
+
+def test_a_rate_for_another_batch_is_scaled_told_and_recorded(small, tmp_path, cnnjax):
+    """0.05 for a batch of 8 is 0.1 for the config's 16, on whatever number of devices."""
+    words = ("schedule.reference_batch=8", "parallel.devices=2", "train.duration.steps=2")
+    said = cnnjax("train", small, "--run-dir", tmp_path / "run", *words).done.out
+    assert "learning rate 0.1 for a batch of 16: 0.05 for one of 8, scaled with it\n" in said
+    rates = [line["learning_rate"] for line in history(tmp_path / "run") if line["kind"] == "train"]
+    assert rates == pytest.approx([0.1, 0.1])

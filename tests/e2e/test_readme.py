@@ -50,6 +50,8 @@ def test_each_command_exists_with_its_options(line, cnnjax):
     # The same words on little work.
     if words[:2] == ["bench", "overhead"]:
         words += ["--steps", "20"]
+    if words[:2] == ["bench", "parallel"]:
+        words += ["--steps", "1", "--rounds", "1"]
     if words[:2] == ["bench", "input"]:
         words += ["--batches", "5"]
     if words[:2] == ["bench", "compile"]:
