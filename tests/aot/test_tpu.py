@@ -23,7 +23,7 @@ SETTINGS = (
 NETWORKS = {
     "lenet5": (32, 64),
     "alexnet": (67, 8),
-    "googlenet": (64, 8),
+    "googlenet": (80, 8),
     "resnet18": (64, 8),
     "mobilenet_v1": (64, 8),
     "unet": (188, 1),
