@@ -34,6 +34,7 @@ ROOMS = (
     ("parallel", "checkpoint"),
     (
         "train.loop",
+        "train.opening",
         "train.init_from",
         "train.evaluation",
         "train.run_weights",
