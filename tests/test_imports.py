@@ -22,6 +22,7 @@ ROOMS = (
         "config_data",
         "config_faults",
         "config_files",
+        "config_parallel",
     ),
     ("ops",),
     ("nn",),
