@@ -10,6 +10,7 @@ import sys
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,6 +22,7 @@ from absl import logging as absl_logging
 from cnnjax.config import CheckpointConfig
 from cnnjax.errors import RunError, TrainingError
 from cnnjax.parallel import broadcast, to_host
+from cnnjax.train.reporting import telling
 from cnnjax.train.state import TrainState
 
 _Found = TypeVar("_Found")
@@ -44,13 +46,22 @@ class Checkpoints:
     the next call, `wait` or `close` tells if writing failed.
     """
 
-    def __init__(self, folder: Path, config: CheckpointConfig, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: CheckpointConfig,
+        *,
+        read_only: bool = False,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         # Orbax logs every phase of every save, and with a traceback whatever it then raises here as well.
         absl_logging.set_verbosity(absl_logging.FATAL)
         _drop_echoes()
         self._folder = folder.absolute()
         self._config = config
         self._read_only = read_only
+        self._tell = tell
+        self._saving: int | None = None
         self._accuracy: dict[int, float | None] = {}
         self._unrated: dict[int, str] = {}
         self._keep_all = read_only
@@ -106,14 +117,11 @@ class Checkpoints:
         except TrainingError as error:
             raise TrainingError(f"{error}; {self._last_good()}") from None
         contents = _sealed({"step": step, "accuracy": accuracy, "arrays": arrays, "progress": progress})
+        args = ocp.args.Composite(**{_STATE: ocp.args.StandardSave(state), _PROGRESS: ocp.args.JsonSave(contents)})
+        self._saving = step
         try:
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    **{_STATE: ocp.args.StandardSave(state), _PROGRESS: ocp.args.JsonSave(contents)}
-                ),
-                force=True,
-            )
+            with self._telling():
+                self._manager.save(step, args=args, force=True)
         except Exception as error:  # Orbax and TensorStore raise whatever the file system made of it.
             raise self._not_saved(error) from error
         self._accuracy[step] = accuracy
@@ -121,7 +129,8 @@ class Checkpoints:
     def wait(self) -> None:
         """Returns once everything is on disk; RunError if it could not be written."""
         try:
-            self._manager.wait_until_finished()
+            with self._telling():
+                self._manager.wait_until_finished()
         except Exception as error:  # As in `save`.
             raise self._not_saved(error) from error
 
@@ -154,7 +163,8 @@ class Checkpoints:
         candidates = self.steps()[::-1] if step is None else [step]
         told: list[str] = []
         for candidate in candidates:
-            found, fault = _attempt(functools.partial(self._read, candidate, abstract))
+            with telling(self._tell, f"checkpoint {candidate} is still being read from {self._folder}"):
+                found, fault = _attempt(functools.partial(self._read, candidate, abstract))
             if broadcast(int(found is not None)):
                 if found is None:
                     raise RunError(f"checkpoint {candidate} cannot be read here ({fault}), although process 0 can")
@@ -224,6 +234,9 @@ class Checkpoints:
         broadcast(0)  # Nobody looks again before they are gone.
         self._manager.reload()
 
+    def _telling(self) -> AbstractContextManager[None]:
+        return telling(self._tell, f"checkpoint {self._saving} is still being written to {self._folder}")
+
     def _not_saved(self, error: Exception) -> RunError:
         return RunError(
             f"a checkpoint could not be written to {self._folder}: {_reason(error)}; {self._last_good()}; "
@@ -233,6 +246,15 @@ class Checkpoints:
     def _last_good(self) -> str:
         good = self.steps()
         return f"the last good checkpoint is that of step {good[-1]}" if good else "there is no earlier checkpoint"
+
+
+def newest_step(folder: Path) -> int | None:
+    """The step of the newest finished checkpoint that a folder's names tell of; None where there is none."""
+    try:
+        steps = [int(name) for name in os.listdir(folder) if name.isdigit()]
+    except OSError:
+        return None
+    return max(steps, default=None)
 
 
 def _attempt(read: Callable[[], _Found]) -> tuple[_Found | None, str]:

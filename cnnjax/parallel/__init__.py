@@ -9,12 +9,15 @@ from cnnjax.parallel.devices import (
 )
 from cnnjax.parallel.executor import Executor, over_devices, put_stacked, to_host
 from cnnjax.parallel.processes import agree, broadcast, join_processes, should_stop
+from cnnjax.parallel.watch import Watch, forget_signs
 
 __all__ = [
     "Executor",
+    "Watch",
     "agree",
     "broadcast",
     "count_devices",
+    "forget_signs",
     "join_processes",
     "keep_compiled",
     "make_absent_executor",

@@ -79,8 +79,8 @@ class Training:
 
     def __init__(self, task: Task, data: Datasets, executor: Executor, held: HeldRun, reporter: Reporter) -> None:
         self.task, self.data, self.executor, self.held, self.reporter = task, data, executor, held, reporter
-        self.path, self.folder, self.checkpoints = held.path, held.folder, held.checkpoints
-        self.eval_step = executor.compile_eval(task.eval_step)
+        self.path, self.folder, self.checkpoints, self.watch = held.path, held.folder, held.checkpoints, held.watch
+        self.eval_step = self.watch.noting(executor.compile_eval(task.eval_step), "evaluating")
         self.since, self.seconds_before, self.sharing = time.perf_counter(), 0.0, 1
         self.interval = Sums()
         self.evaluated: tuple[int, float] | None = None
@@ -103,7 +103,8 @@ class Training:
 
     def _train_on(self, batches: TrainStream) -> Record:
         task, config = self.task, self.task.config
-        train_steps = [self.executor.compile_train(train_step) for train_step in task.train_steps]
+        compiled = [self.executor.compile_train(train_step) for train_step in task.train_steps]
+        train_steps = [self.watch.noting(train_step, "training") for train_step in compiled]
         state, step = self.start_or_resume(batches)
         if step < task.total_steps:
             self.reporter.start(step, task.total_steps, config.data.batch_size)
@@ -115,8 +116,11 @@ class Training:
         first = step + 1
         with termination() as asked:
             while step < task.total_steps and not stopped:
-                state, metrics = train_steps[task.phase_after(step)](state, next(batches))
+                self.watch.note("reading data")
+                batch = next(batches)
+                state, metrics = train_steps[task.phase_after(step)](state, batch)
                 step += 1
+                self.watch.began(step)
                 if step == first:
                     jax.block_until_ready(metrics)
                     self.reporter.message(f"compiled the step in {clock.seconds():.1f} s")
@@ -150,6 +154,7 @@ class Training:
         """Takes the metrics that wait longest, and waits for the step that made them."""
         step, metrics = pending.popleft()
         self.note_metrics(step, self.executor.read_metrics(metrics))
+        self.watch.note("training")
 
     def note_metrics(self, step: int, values: dict[str, tuple[float, float]]) -> None:
         """Adds a step's sums to its interval's; TrainingError where loss or gradient are not finite."""
@@ -196,6 +201,7 @@ class Training:
 
     def save(self, state: TrainState, step: int, iterator: Any) -> None:
         """Starts writing a checkpoint; `iterator` is the position in the data."""
+        self.watch.note("saving a checkpoint")
         progress = {"iterator": iterator, "interval": self.interval.totals, "seconds": self.seconds()}
         accuracy = self.evaluated[1] if self.evaluated is not None and self.evaluated[0] == step else None
         self.checkpoints.save(self.executor.copy_state(state), progress, accuracy)
@@ -213,6 +219,7 @@ class Training:
 
     def finish(self, step: int, trained_now: bool) -> Record:
         """Waits for what is being written, draws the curve, and returns `fit`'s result."""
+        self.watch.note("ending")
         self.checkpoints.wait()
         self.reporter.stop()
         if self.tensorboard is not None:

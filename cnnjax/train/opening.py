@@ -8,12 +8,12 @@ from typing import Any
 
 import jax
 
-from cnnjax.checkpoint import Checkpoints
+from cnnjax.checkpoint import Checkpoints, newest_step
 from cnnjax.config import Config
 from cnnjax.data.examples import Datasets
 from cnnjax.data.sources import load
 from cnnjax.errors import CnnjaxError, RunError
-from cnnjax.parallel import Executor, agree, join_processes, keep_compiled, make_executor
+from cnnjax.parallel import Executor, Watch, agree, forget_signs, join_processes, keep_compiled, make_executor
 from cnnjax.train.init_from import describe, load_into
 from cnnjax.train.reporting import Reporter, Sums
 from cnnjax.train.run_folder import CHECKPOINTS, INIT_FROM, RunFolder, describe_changes, read_history
@@ -51,6 +51,8 @@ class HeldRun:
     folder: RunFolder | None
     """Only process 0 writes to it."""
     checkpoints: Checkpoints
+    watch: Watch
+    """Over the job's other processes."""
 
 
 @contextmanager
@@ -60,10 +62,17 @@ def hold_run(task: Task, executor: Executor, path: Path, *, force: bool, reporte
     try:
         if changes:
             reporter.message(f"continuing with a changed config: {describe_changes(changes)}")
-        checkpoints = Checkpoints(path / CHECKPOINTS, task.config.checkpoint)
-        try:
-            yield HeldRun(path, folder, checkpoints)
-        finally:
+        checkpoints = Checkpoints(path / CHECKPOINTS, task.config.checkpoint, tell=reporter.message)
+        with Watch(
+            path, executor.process_index, executor.process_count, task.config.parallel,
+            last_checkpoint=lambda: newest_step(path / CHECKPOINTS), warn=reporter.message,
+        ) as watch:  # fmt: skip
+            try:
+                yield HeldRun(path, folder, checkpoints, watch)
+            except BaseException:
+                if executor.process_count == 1:  # else it would wait for the others, which do not come
+                    checkpoints.close()
+                raise
             checkpoints.close()
     finally:
         if folder is not None:
@@ -80,6 +89,7 @@ def _open_folder(
     if executor.process_index == 0:
         try:
             folder, changes = RunFolder.open(path, task.config, task.facts, force=force)
+            forget_signs(path)
         except CnnjaxError as error:
             if executor.process_count == 1:
                 raise
