@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -147,6 +148,8 @@ class Watch:
         self._thread.join()
         hold_aborts_back(0.0)
         self._path(self.index).unlink(missing_ok=True)
+        with suppress(OSError):  # not empty, but for the last of them
+            (self.run_dir / FOLDER).rmdir()
 
     def _leave(self, code: int) -> None:
         """Ends this process once its main thread has told its error and ended.
