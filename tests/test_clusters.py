@@ -115,7 +115,7 @@ def test_a_tpu_machine_without_metadata_says_so_and_goes_on(bare):
 
     on_a_tpu_machine(bare)
     bare.setattr(cloud_tpu_cluster, "get_metadata", unreachable)
-    with pytest.warns(CnnjaxWarning, match="metadata.google.internal is not known.*going on as a single process"):
+    with pytest.warns(CnnjaxWarning, match=r"metadata\.google\.internal is not known.*going on as a single process"):
         assert find_job(AUTO) is None
 
 
@@ -149,7 +149,7 @@ def test_an_environment_that_does_not_tell_enough(environment, sentence, bare):
 
 
 def test_on_without_others():
-    with pytest.raises(RunError, match="parallel.distributed is on, and the environment tells of no other processes"):
+    with pytest.raises(RunError, match=r"parallel\.distributed is on, and the environment tells of no other processes"):
         find_job(ParallelConfig(distributed="on"))
 
 
@@ -163,8 +163,8 @@ def test_several_are_told_from_one(environment, bare):
 
 def test_clusters_are_those_that_jax_knows():
     """A new one, and `cluster_has_several` may have to hear of it."""
-    names = {each.name for each in clusters.ClusterEnv._cluster_types}
-    assert names == {"ompi", "slurm", "mpi4py", "gketpu", "gcetpu", "k8s"}, jax.__version__
+    names = {each.__name__.removesuffix("Cluster") for each in clusters.ClusterEnv._cluster_types}
+    assert names == {"Ompi", "Slurm", "Mpi4py", "BaseTpu", "GkeTpu", "GceTpu", "K8s"}, jax.__version__
 
 
 JOINS = """

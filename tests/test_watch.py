@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from cnnjax.config_parallel import ParallelConfig
-from cnnjax.errors import DataError
+from cnnjax.errors import DataError, RunError
 from cnnjax.parallel import Watch, forget_signs, watch
 from cnnjax.parallel.watch import Sign
 from cnnjax.train.run_folder import write_whole
@@ -111,14 +111,20 @@ def test_a_failure_is_quoted(tmp_path, ended, monkeypatch):
     assert "process 1 (host elsewhere, pid 4711) has ended: 7.png cannot be read; run the same" in ended.sentence
 
 
-def test_an_error_of_jax_waits_for_who_is_lost(tmp_path, ended):
+@pytest.mark.parametrize("direct", [True, False])
+def test_an_error_of_jax_waits_for_who_is_lost(direct, tmp_path, ended):
     def stumble() -> None:
         Other(tmp_path).live()
-        raise jax.errors.JaxRuntimeError("Connection closed by peer")
+        try:
+            raise jax.errors.JaxRuntimeError("Connection closed by peer")
+        except jax.errors.JaxRuntimeError as error:
+            if direct:
+                raise
+            raise RunError("a checkpoint could not be written") from error
 
     here = watch_of(tmp_path)
     here._leave = lambda code: None  # it would end the tests
-    with pytest.raises(jax.errors.JaxRuntimeError), here:
+    with pytest.raises(jax.errors.JaxRuntimeError if direct else RunError), here:
         stumble()
     here._stop.set()
     assert "process 1 (host elsewhere, pid 4711) is lost" in ended.sentence

@@ -104,7 +104,7 @@ class _Host:
         missing = [index for index in range(1, self._count) if index not in self._callers]
         here = [f"0 ({_who()})", *(f"{index} ({who})" for index, (_, who) in sorted(self._callers.items()))]
         return (
-            f"{_numbered(missing)} of {self._count} did not come to {self._coordinator} within {self._timeout:g} s "
+            f"{numbered(missing)} of {self._count} did not come to {self._coordinator} within {self._timeout:g} s "
             f"(parallel.join_timeout); here {'are' if len(here) > 1 else 'is'} {', '.join(here)}; see why the missing "
             "did not start, and start all of them again"
         )
@@ -202,7 +202,8 @@ def _who() -> str:
     return f"host {platform.node()}, pid {os.getpid()}"
 
 
-def _numbered(indices: list[int]) -> str:
+def numbered(indices: list[int]) -> str:
+    """`process 1`, or `processes 1, 2 and 4`."""
     words = [str(index) for index in indices]
     if len(words) == 1:
         return f"process {words[0]}"

@@ -9,10 +9,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from cnnjax.config_parallel import ParallelConfig
-from cnnjax.errors import RunError, first_line
+from cnnjax.errors import CnnjaxError, RunError, first_line
 from cnnjax.parallel.clusters import Job, find_job
 from cnnjax.parallel.last_words import end_process, speak_before_abort
-from cnnjax.parallel.meeting import meet
+from cnnjax.parallel.meeting import meet, numbered
 
 
 def join_processes(config: ParallelConfig) -> None:
@@ -62,6 +62,28 @@ def _no_longer_than(seconds: float, job: Job) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+@contextmanager
+def all_or_none() -> Iterator[None]:
+    """Around what each process does by itself, before all go on together: where one fails, none goes on.
+
+    Raises:
+        RunError: another process has failed.
+        CnnjaxError: this one's own failure, once the others know.
+    """
+    failure: CnnjaxError | None = None
+    try:
+        yield
+    except CnnjaxError as error:
+        failure = error
+    failed = [failure is not None]
+    if jax.process_count() > 1:
+        failed = list(multihost_utils.process_allgather(np.asarray(failure is not None)))
+    if failure is not None:
+        raise failure
+    if any(failed):
+        raise RunError(f"{numbered(list(np.flatnonzero(failed)))} of this job cannot begin; see what it said itself")
 
 
 def agree(failure: str | None) -> None:

@@ -24,7 +24,7 @@ import jax
 from cnnjax.config_parallel import ParallelConfig
 from cnnjax.errors import CnnjaxError, first_line
 from cnnjax.parallel.last_words import LOST, end_process, hold_aborts_back
-from cnnjax.train.run_folder import write_whole
+from cnnjax.train.run_folder import not_written, write_whole
 
 FOLDER = "processes"
 _AT_START = ("starting", "compiling")
@@ -123,7 +123,6 @@ class Watch:
 
     def __enter__(self) -> Self:
         if self.count > 1:
-            (self.run_dir / FOLDER).mkdir(exist_ok=True)
             self._write()
             hold_aborts_back(self.config.lost_timeout + 3 * self._every + _GRACE)
             self._thread.start()
@@ -134,9 +133,9 @@ class Watch:
     ) -> None:
         if self.count == 1:
             return
-        if isinstance(error, jax.errors.JaxRuntimeError):
+        if _comes_from_jax(error):
             # As a rule another process is gone, and the thread ends this one when it knows which.
-            self._own.state, self._own.why = "interrupted", first_line(error)
+            self._own.state = "interrupted"
             time.sleep(self.config.lost_timeout + 2 * self._every)
         if error is not None:
             self._own.state, self._own.why = "failed", first_line(error)
@@ -220,10 +219,11 @@ class Watch:
     def _hang(self) -> str | None:
         if self.config.hang_timeout is None:
             return None
-        allowed = self.config.hang_timeout * (_PATIENCE_AT_START if self._own.doing in _AT_START else 1)
+        signs = [self._own, *(seen.sign for seen in self._others.values() if seen.sign is not None and not seen.gone)]
+        patient = any(sign.doing in _AT_START for sign in signs)
+        allowed = self.config.hang_timeout * (_PATIENCE_AT_START if patient else 1)
         if self._still <= allowed:
             return None
-        signs = [self._own, *(seen.sign for seen in self._others.values() if seen.sign is not None and not seen.gone)]
         # Whoever waits for the others has begun as many steps as can be; whoever they wait for has not.
         least = min(sign.step for sign in signs)
         behind = [sign for sign in signs if sign.step == least]
@@ -249,6 +249,7 @@ class Watch:
     def _write(self) -> None:
         try:
             with self._writing:
+                (self.run_dir / FOLDER).mkdir(exist_ok=True)
                 write_whole(self._path(self.index), json.dumps(asdict(self._own)))
         except OSError as error:
             if not self._unwritten:
@@ -259,6 +260,21 @@ class Watch:
                 )
 
 
+def _comes_from_jax(error: BaseException | None) -> bool:
+    """Whether it is an error of JAX's, or was raised because of one, as Orbax does where another process is gone."""
+    while error is not None and not isinstance(error, jax.errors.JaxRuntimeError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def forget_signs(run_dir: Path) -> None:
-    """Removes what an earlier start has left; to be called by one process before any of them watches."""
-    shutil.rmtree(run_dir / FOLDER, ignore_errors=True)
+    """Removes what an earlier start has left; to be called by one process before any of them watches.
+
+    Raises:
+        RunError: it cannot be removed.
+    """
+    try:
+        if (run_dir / FOLDER).exists():
+            shutil.rmtree(run_dir / FOLDER)
+    except OSError as error:
+        raise not_written(run_dir / FOLDER, error) from None

@@ -13,7 +13,16 @@ from cnnjax.config import Config
 from cnnjax.data.examples import Datasets
 from cnnjax.data.sources import load
 from cnnjax.errors import CnnjaxError, RunError
-from cnnjax.parallel import Executor, Watch, agree, forget_signs, join_processes, keep_compiled, make_executor
+from cnnjax.parallel import (
+    Executor,
+    Watch,
+    agree,
+    all_or_none,
+    forget_signs,
+    join_processes,
+    keep_compiled,
+    make_executor,
+)
 from cnnjax.train.init_from import describe, load_into
 from cnnjax.train.reporting import Reporter, Sums
 from cnnjax.train.run_folder import CHECKPOINTS, INIT_FROM, RunFolder, describe_changes, read_history
@@ -30,16 +39,17 @@ def prepare(config: Config) -> tuple[Task, Datasets, Executor]:
     """
     check_names(config)
     join_processes(config.parallel)
-    keep_compiled(config.parallel)
-    executor = make_executor(config)
-    data = load(config.data)
-    task = make_task(
-        config,
-        DataFacts.of(data),
-        axis=executor.axis,
-        lowering=executor.lowering,
-        unroll_accumulation=jax.default_backend() == "cpu",
-    )
+    with all_or_none():
+        keep_compiled(config.parallel)
+        executor = make_executor(config)
+        data = load(config.data)
+        task = make_task(
+            config,
+            DataFacts.of(data),
+            axis=executor.axis,
+            lowering=executor.lowering,
+            unroll_accumulation=jax.default_backend() == "cpu",
+        )
     return task, data, executor
 
 
