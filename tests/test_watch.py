@@ -48,6 +48,7 @@ def ended(monkeypatch):
         told.set()
 
     monkeypatch.setattr(watch, "end_process", note)
+    monkeypatch.setattr(watch, "_GRACE", 0.5)
     return told
 
 
@@ -101,8 +102,7 @@ def test_progress_and_compiling_are_no_hang(tmp_path, ended):
         assert not ended.is_set()
 
 
-def test_a_failure_is_quoted(tmp_path, ended, monkeypatch):
-    monkeypatch.setattr(watch, "_GRACE", 0.5)
+def test_a_failure_is_quoted(tmp_path, ended):
     with watch_of(tmp_path):
         other = Other(tmp_path)
         other.sign.state, other.sign.why = "failed", "7.png cannot be read."

@@ -153,21 +153,24 @@ class Watch:
     def _leave(self, code: int) -> None:
         """Ends this process once its main thread has told its error and ended.
 
-        JAX would wait for the others then, which are in the middle of a step and do not come. Process 0, without
-        which JAX aborts them, stays until they know.
+        JAX would wait for the others then, which are in the middle of a step and do not come.
         """
         while threading.main_thread().is_alive():
             time.sleep(0.1)
-        end = time.monotonic() + 2 * _GRACE
-        while self.index == 0 and time.monotonic() < end and self._any_runs():
-            time.sleep(0.1)
+        self._stay_for_the_others(2 * _GRACE)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
-    def _any_runs(self) -> bool:
-        signs = [self._read(index) for index in self._others]
-        return any(sign is not None and sign.state != "failed" for sign in signs)
+    def _stay_for_the_others(self, seconds: float) -> None:
+        """In process 0, without which JAX aborts them, until they have found out by themselves, or so many seconds."""
+        alive = [index for index, seen in self._others.items() if seen.silent <= self.config.lost_timeout]
+        end = time.monotonic() + seconds
+        while self.index == 0 and time.monotonic() < end:
+            signs = [self._read(index) for index in alive]
+            if all(sign is None or sign.state == "failed" for sign in signs):
+                return
+            time.sleep(0.1)
 
     def _look_on(self) -> None:
         before = time.monotonic()
@@ -184,6 +187,7 @@ class Watch:
             if sentence is not None and self._own.state != "failed":
                 self._own.state, self._own.why = "failed", sentence
                 self._write()
+                self._stay_for_the_others(_GRACE)
                 end_process(f"{sentence}; {self._advice()}", LOST)
 
     def _look_at(self, index: int, seen: _Seen, elapsed: float) -> None:
