@@ -1,31 +1,26 @@
 """Checkpoints: the only place for Orbax. Written beside the run, checked when read, kept by age and by accuracy."""
 
 import functools
-import gc
 import json
-import logging
 import os
-import re
-import sys
-import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
+from cnnjax.checkpoint_faults import attempt, drop_echoes, reason_of
 from cnnjax.config import CheckpointConfig
 from cnnjax.errors import RunError, TrainingError
 from cnnjax.parallel import broadcast, to_host
 from cnnjax.train.reporting import telling
 from cnnjax.train.state import TrainState
 
-_Found = TypeVar("_Found")
 _STATE, _PROGRESS = "state", "progress"
 
 
@@ -56,7 +51,7 @@ class Checkpoints:
     ) -> None:
         # Orbax logs every phase of every save, and with a traceback whatever it then raises here as well.
         absl_logging.set_verbosity(absl_logging.FATAL)
-        _drop_echoes()
+        drop_echoes()
         self._folder = folder.absolute()
         self._config = config
         self._read_only = read_only
@@ -75,7 +70,7 @@ class Checkpoints:
         try:
             self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=(_STATE, _PROGRESS))
         except OSError as error:
-            raise RunError(f"checkpoints in {folder} cannot be used: {_reason(error)}") from error
+            raise RunError(f"checkpoints in {folder} cannot be used: {reason_of(error)}") from error
 
     def steps(self) -> list[int]:
         """The steps that have a finished checkpoint, oldest first."""
@@ -164,7 +159,7 @@ class Checkpoints:
         told: list[str] = []
         for candidate in candidates:
             with telling(self._tell, f"checkpoint {candidate} is still being read from {self._folder}"):
-                found, fault = _attempt(functools.partial(self._read, candidate, abstract))
+                found, fault = attempt(functools.partial(self._read, candidate, abstract))
             if broadcast(int(found is not None)):
                 if found is None:
                     raise RunError(f"checkpoint {candidate} cannot be read here ({fault}), although process 0 can")
@@ -210,7 +205,7 @@ class Checkpoints:
 
     def _rating(self, step: int) -> float | None:
         if step not in self._accuracy:
-            contents, fault = _attempt(functools.partial(self._read_contents, step))
+            contents, fault = attempt(functools.partial(self._read_contents, step))
             if contents is None:  # Not kept as the best; `best` tells of it.
                 self._accuracy[step], self._unrated[step] = None, fault
         return self._accuracy[step]
@@ -239,7 +234,7 @@ class Checkpoints:
 
     def _not_saved(self, error: Exception) -> RunError:
         return RunError(
-            f"a checkpoint could not be written to {self._folder}: {_reason(error)}; {self._last_good()}; "
+            f"a checkpoint could not be written to {self._folder}: {reason_of(error)}; {self._last_good()}; "
             "make room or choose another --run-dir, then run the same command again"
         )
 
@@ -255,19 +250,6 @@ def newest_step(folder: Path) -> int | None:
     except OSError:
         return None
     return max(steps, default=None)
-
-
-def _attempt(read: Callable[[], _Found]) -> tuple[_Found | None, str]:
-    """What a read finds, or None and why it failed."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
-        try:
-            return read(), ""
-        except Exception as error:  # A broken file surfaces as almost any error.
-            fault = _reason(error)
-        # With its error Orbax leaves coroutines unstarted; Python would tell of them whenever it next collects garbage.
-        gc.collect()
-        return None, fault
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
@@ -295,34 +277,3 @@ def _sealed(contents: dict[str, Any]) -> dict[str, Any]:
     """A copy, since it is written while training goes on, with a checksum by which a changed digit is found out."""
     text = json.dumps({name: value for name, value in contents.items() if name != "checksum"}, sort_keys=True)
     return {**json.loads(text), "checksum": zlib.crc32(text.encode())}
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of the innermost cause that says something, without what only Orbax and TensorStore can read."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    code = re.search(r"os_error_code='(\d+)'", text)
-    if code:
-        return os.strerror(int(code[1]))
-    line = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    for clutter in (r"^[A-Z_]+: ", r' in OCDBT database at local file "[^"]*"', r" \[\w+(\[\d+\])?=.*$"):
-        line = re.sub(clutter, "", line)
-    return line[:300]
-
-
-@functools.cache
-def _drop_echoes() -> None:
-    """Once one of several reads or writes has failed, and was told here, the last words of the others are no news."""
-    tell = sys.unraisablehook
-
-    def hook(told: "sys.UnraisableHookArgs") -> None:
-        code = getattr(told.object, "cr_code", None)
-        abandoned = code is not None and "orbax" in Path(code.co_filename).parts
-        # TensorStore wants to answer an event loop that ended with the first failure.
-        late = isinstance(told.exc_value, RuntimeError) and str(told.exc_value) == "Event loop is closed"
-        if not (abandoned or late):
-            tell(told)
-
-    sys.unraisablehook = hook
-    logging.getLogger("asyncio").addFilter(lambda record: "/orbax/" not in record.getMessage())

@@ -32,7 +32,7 @@ ROOMS = (
     ("data",),
     ("augment",),
     ("train",),
-    ("parallel", "checkpoint"),
+    ("parallel", "checkpoint", "checkpoint_faults"),
     (
         "train.loop",
         "train.opening",
