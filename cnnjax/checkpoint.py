@@ -1,29 +1,26 @@
 """Checkpoints: the only place for Orbax. Written beside the run, checked when read, kept by age and by accuracy."""
 
 import functools
-import gc
 import json
-import logging
 import os
-import re
-import sys
-import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
+from cnnjax.checkpoint_faults import attempt, drop_echoes, reason_of
 from cnnjax.config import CheckpointConfig
 from cnnjax.errors import RunError, TrainingError
 from cnnjax.parallel import broadcast, everywhere, to_host
+from cnnjax.train.reporting import telling
 from cnnjax.train.state import TrainState
 
-_Found = TypeVar("_Found")
 _STATE, _PROGRESS = "state", "progress"
 
 
@@ -44,13 +41,22 @@ class Checkpoints:
     the next call, `wait` or `close` tells if writing failed.
     """
 
-    def __init__(self, folder: Path, config: CheckpointConfig, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: CheckpointConfig,
+        *,
+        read_only: bool = False,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         # Orbax logs every phase of every save, and with a traceback whatever it then raises here as well.
         absl_logging.set_verbosity(absl_logging.FATAL)
-        _drop_echoes()
+        drop_echoes()
         self._folder = folder.absolute()
         self._config = config
         self._read_only = read_only
+        self._tell = tell
+        self._saving: int | None = None
         self._accuracy: dict[int, float | None] = {}
         self._unrated: dict[int, str] = {}
         self._keep_all = read_only
@@ -64,7 +70,7 @@ class Checkpoints:
         try:
             self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=(_STATE, _PROGRESS))
         except OSError as error:
-            raise RunError(f"checkpoints in {folder} cannot be used: {_reason(error)}") from error
+            raise RunError(f"checkpoints in {folder} cannot be used: {reason_of(error)}") from error
 
     def steps(self) -> list[int]:
         """The steps that have a finished checkpoint, oldest first."""
@@ -106,14 +112,11 @@ class Checkpoints:
         except TrainingError as error:
             raise TrainingError(f"{error}; {self._last_good()}") from None
         contents = _sealed({"step": step, "accuracy": accuracy, "arrays": arrays, "progress": progress})
+        args = ocp.args.Composite(**{_STATE: ocp.args.StandardSave(state), _PROGRESS: ocp.args.JsonSave(contents)})
+        self._saving = step
         try:
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    **{_STATE: ocp.args.StandardSave(state), _PROGRESS: ocp.args.JsonSave(contents)}
-                ),
-                force=True,
-            )
+            with self._telling():
+                self._manager.save(step, args=args, force=True)
         except Exception as error:  # Orbax and TensorStore raise whatever the file system made of it.
             raise self._not_saved(error) from error
         self._accuracy[step] = accuracy
@@ -121,7 +124,8 @@ class Checkpoints:
     def wait(self) -> None:
         """Returns once everything is on disk; RunError if it could not be written."""
         try:
-            self._manager.wait_until_finished()
+            with self._telling():
+                self._manager.wait_until_finished()
         except Exception as error:  # As in `save`.
             raise self._not_saved(error) from error
 
@@ -154,7 +158,8 @@ class Checkpoints:
         candidates = self.steps()[::-1] if step is None else [step]
         told: list[str] = []
         for candidate in candidates:
-            found, fault = _attempt(functools.partial(self._read, candidate, abstract))
+            with telling(self._tell, f"checkpoint {candidate} is still being read from {self._folder}"):
+                found, fault = attempt(functools.partial(self._read, candidate, abstract))
             # All go on or none, since what comes next may need the parts of all.
             complete = everywhere(found is not None)
             if found is not None and complete:
@@ -208,7 +213,7 @@ class Checkpoints:
 
     def _rating(self, step: int) -> float | None:
         if step not in self._accuracy:
-            contents, fault = _attempt(functools.partial(self._read_contents, step))
+            contents, fault = attempt(functools.partial(self._read_contents, step))
             if contents is None:  # Not kept as the best; `best` tells of it.
                 self._accuracy[step], self._unrated[step] = None, fault
         return self._accuracy[step]
@@ -232,9 +237,12 @@ class Checkpoints:
         broadcast(0)  # Nobody looks again before they are gone.
         self._manager.reload()
 
+    def _telling(self) -> AbstractContextManager[None]:
+        return telling(self._tell, f"checkpoint {self._saving} is still being written to {self._folder}")
+
     def _not_saved(self, error: Exception) -> RunError:
         return RunError(
-            f"a checkpoint could not be written to {self._folder}: {_reason(error)}; {self._last_good()}; "
+            f"a checkpoint could not be written to {self._folder}: {reason_of(error)}; {self._last_good()}; "
             "make room or choose another --run-dir, then run the same command again"
         )
 
@@ -243,17 +251,13 @@ class Checkpoints:
         return f"the last good checkpoint is that of step {good[-1]}" if good else "there is no earlier checkpoint"
 
 
-def _attempt(read: Callable[[], _Found]) -> tuple[_Found | None, str]:
-    """What a read finds, or None and why it failed."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
-        try:
-            return read(), ""
-        except Exception as error:  # A broken file surfaces as almost any error.
-            fault = _reason(error)
-        # With its error Orbax leaves coroutines unstarted; Python would tell of them whenever it next collects garbage.
-        gc.collect()
-        return None, fault
+def newest_step(folder: Path) -> int | None:
+    """The step of the newest finished checkpoint that a folder's names tell of; None where there is none."""
+    try:
+        steps = [int(name) for name in os.listdir(folder) if name.isdigit()]
+    except OSError:
+        return None
+    return max(steps, default=None)
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
@@ -282,34 +286,3 @@ def _sealed(contents: dict[str, Any]) -> dict[str, Any]:
     """A copy, since it is written while training goes on, with a checksum by which a changed digit is found out."""
     text = json.dumps({name: value for name, value in contents.items() if name != "checksum"}, sort_keys=True)
     return {**json.loads(text), "checksum": zlib.crc32(text.encode())}
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of the innermost cause that says something, without what only Orbax and TensorStore can read."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    code = re.search(r"os_error_code='(\d+)'", text)
-    if code:
-        return os.strerror(int(code[1]))
-    line = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    for clutter in (r"^[A-Z_]+: ", r' in OCDBT database at local file "[^"]*"', r" \[\w+(\[\d+\])?=.*$"):
-        line = re.sub(clutter, "", line)
-    return line[:300]
-
-
-@functools.cache
-def _drop_echoes() -> None:
-    """Once one of several reads or writes has failed, and was told here, the last words of the others are no news."""
-    tell = sys.unraisablehook
-
-    def hook(told: "sys.UnraisableHookArgs") -> None:
-        code = getattr(told.object, "cr_code", None)
-        abandoned = code is not None and "orbax" in Path(code.co_filename).parts
-        # TensorStore wants to answer an event loop that ended with the first failure.
-        late = isinstance(told.exc_value, RuntimeError) and str(told.exc_value) == "Event loop is closed"
-        if not (abandoned or late):
-            tell(told)
-
-    sys.unraisablehook = hook
-    logging.getLogger("asyncio").addFilter(lambda record: "/orbax/" not in record.getMessage())

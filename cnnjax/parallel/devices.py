@@ -9,8 +9,9 @@ from jax.experimental import topologies
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType
 
-from cnnjax.config import Config, ParallelConfig
+from cnnjax.config import Config
 from cnnjax.config_base import expanded
+from cnnjax.config_parallel import ParallelConfig
 from cnnjax.errors import ConfigError, RunError
 from cnnjax.ops.onednn import resolve
 from cnnjax.parallel.executor import Executor, platform_of

@@ -10,7 +10,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from cnnjax.config import ConvLowering, ShardState
+from cnnjax.config import ConvLowering
+from cnnjax.config_parallel import ShardState
 from cnnjax.ops.onednn import CompilerOptions, compiler_options
 from cnnjax.parallel.layout import AXIS, Layout
 from cnnjax.train.metrics import Batch, Metrics

@@ -12,7 +12,7 @@ import jax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cnnjax.config import ShardState
+from cnnjax.config_parallel import ShardState
 from cnnjax.train.state import TrainState
 
 AXIS = "data"

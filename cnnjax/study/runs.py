@@ -21,7 +21,8 @@ from cnnjax.study.diagnostics import Tools
 from cnnjax.study.measures import costs_of, measure, read_measures
 from cnnjax.study.question import Study
 from cnnjax.study.together import Timed, Way, compile_together, fastest, on_one_device, time_ways, train_together
-from cnnjax.train.loop import prepare, train_task
+from cnnjax.train.loop import train_task
+from cnnjax.train.opening import prepare
 from cnnjax.train.reporting import Record, Reporter
 from cnnjax.train.run_folder import CONFIG, InUse, in_use, not_written, write_whole
 from cnnjax.train.task import DataFacts, Task, check_names

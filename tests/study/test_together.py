@@ -14,7 +14,7 @@ from cnnjax.study.question import Study
 from cnnjax.study.runs import plan, run_study, status_of
 from cnnjax.study.together import WAYS, Timing, fastest, on_one_device
 from cnnjax.train.evaluation import load_state
-from cnnjax.train.loop import prepare
+from cnnjax.train.opening import prepare
 from cnnjax.train.run_folder import read_history
 
 SEEDS = (0, 1, 5, 6)
