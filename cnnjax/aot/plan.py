@@ -48,6 +48,7 @@ def facts_of(config: Config, classes: int | None, examples: int = 1_000_000) -> 
     names = tuple(str(number) for number in range(classes))
     channels = variant.input_shape[-1]
     pixels = variant.network.labels_pixels
+    examples = max(examples, config.data.batch_size)
     return DataFacts(names, (size, size, channels), examples, examples, segmentation=pixels)
 
 
