@@ -109,6 +109,36 @@ def test_faulty_yaml_is_refused_with_its_place(text, sentence):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "\n".join(["a0: &a0 [x, x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12))]),
+            "with its aliases written out it holds more than 100,000 values",
+        ),
+        (
+            "\n".join(
+                ["m0: &m0 {x: 1}", *(f"m{i}: &m{i} {{!!merge <<: [*m{i - 1}, *m{i - 1}]}}" for i in range(1, 40))]
+            ),
+            "could not determine a constructor for the tag",
+        ),
+        ("a: " + "9" * 100_000 + "x\nb: [", "expected the node content"),
+        ("".join(f"k{i}: 1\n" for i in range(20_000)) + "k7: 2", "key 'k7' is written twice"),
+    ],
+    ids=["aliases of aliases", "merges of merges", "a long row of digits", "many keys"],
+)
+def test_a_small_file_does_not_take_for_ever(text, sentence):
+    with pytest.raises(ConfigError, match=re.escape(sentence)) as caught:
+        parse_yaml(text, "here")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_quoted_of_a_file_neither_speaks_to_the_terminal_nor_fills_it(write):
+    assert refusal(write('"\\e[2J\\n": 1')).startswith("\\x1b[2J\\n: unknown key; known: ")
+    assert len(refusal(None, f"model.nam{'e' * 10_000}=1")) <= 1000
+
+
 def test_anchors_work(write):
     config = load_config(write("eval: {every: &often {steps: 5}}\nlog: {every: *often}"))
     assert config.eval.every == config.log.every == Duration(steps=5)
