@@ -63,8 +63,10 @@ class Checkpoints:
         )
         try:
             self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=(_STATE, _PROGRESS))
-        except OSError as error:
-            raise RunError(f"checkpoints in {folder} cannot be used: {_reason(error)}") from error
+        except Exception as error:  # Orbax reads a file there, and raises whatever it meets.
+            raise RunError(
+                f"checkpoints in {folder} cannot be used: {_reason(error)}; move what is damaged out of that folder"
+            ) from error
 
     def steps(self) -> list[int]:
         """The steps that have a finished checkpoint, oldest first."""
@@ -195,6 +197,8 @@ class Checkpoints:
         contents = self._manager.restore(step, args=args)[_PROGRESS]
         if not isinstance(contents, dict) or contents != _sealed(contents):
             raise ValueError("its progress is not what was saved")
+        if contents["step"] != step:  # whole and in the wrong place
+            raise ValueError(f"it is that of step {contents['step']}")
         self._accuracy[step] = contents["accuracy"]
         return contents
 
@@ -286,7 +290,7 @@ def _reason(error: BaseException) -> str:
     line = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     for clutter in (r"^[A-Z_]+: ", r' in OCDBT database at local file "[^"]*"', r" \[\w+(\[\d+\])?=.*$"):
         line = re.sub(clutter, "", line)
-    return line[:300]
+    return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", line)[:300]
 
 
 @functools.cache

@@ -70,6 +70,33 @@ def test_everything_comes_back_bit_for_bit_and_with_its_progress(tmp_path):
     checkpoints.close()
 
 
+@pytest.mark.parametrize("step", [None, 4])
+def test_a_whole_checkpoint_in_another_steps_place_is_not_taken_for_that_steps(tmp_path, step):
+    save_all(tmp_path, {1: 0.9, 2: 0.5})
+    (tmp_path / "1").rename(tmp_path / "4")
+    checkpoints = Checkpoints(tmp_path, CheckpointConfig(), read_only=True)
+    if step is None:
+        restored = checkpoints.restore(make_state(0))
+        assert restored is not None
+        assert restored.step == int(restored.state.step) == 2
+        assert restored.warnings == ("checkpoint 4 cannot be read (it is that of step 1)",)
+    else:
+        with pytest.raises(RunError, match=r"checkpoint 4 cannot be read \(it is that of step 1\)"):
+            checkpoints.restore(make_state(0), step)
+    with pytest.raises(RunError, match="the best one is unknown"):
+        checkpoints.best()
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("content", ['{"init_timestamp_nsecs": "x"}', '{"metrics": [1]}', '{"item_handlers": true}'])
+def test_what_orbax_itself_stumbles_over_is_a_sentence(tmp_path, content):
+    save_all(tmp_path, {1: 0.9})
+    (tmp_path / "1" / "_CHECKPOINT_METADATA").write_text(content)
+    with pytest.raises(RunError, match=r"cannot be used: Object must be .*; move what is damaged out of") as caught:
+        Checkpoints(tmp_path, CheckpointConfig(), read_only=True)
+    assert "<class" not in str(caught.value)
+
+
 def test_restores_onto_other_devices(tmp_path):
     save_all(tmp_path, {3: None})
     replicated = NamedSharding(Mesh(np.array(jax.devices()[:4]), ("data",)), PartitionSpec())
