@@ -188,6 +188,8 @@ def _rows(path: Path, source: ManifestSource) -> Iterator[tuple[int, str, str, s
         raise DataError(f"'{path}' cannot be read: {error.strerror or error}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"'{path}' is no CSV file in UTF-8: {error}") from None
+    except ValueError as error:  # a path that no file can have
+        raise DataError(f"'{path}' cannot be read: {error}") from None
 
 
 def _pairs(source: MasksSource) -> tuple[list[str], list[str]]:
