@@ -212,6 +212,21 @@ def test_synthetic_bytes_do_not_depend_on_blocks_or_versions(monkeypatch):
     np.testing.assert_array_equal(load(config).train.images, whole)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"source": {"kind": "synthetic", "train_examples": 10**12}},
+        {"source": {"kind": "synthetic", "train_examples": 10**23}},
+        {"source": {"kind": "synthetic", "image_size": 10**20}},
+        {"image_size": 10**6},
+        {"fit": "crop", "shorter_side": 10**8},
+    ],
+)
+def test_more_than_any_memory_holds_is_a_sentence(fields):
+    with pytest.raises(DataError, match=r"^the images do not fit into memory \(.*\); ask for fewer of them"):
+        load(DataConfig.model_validate(fields))
+
+
 def test_data_imports_neither_jax_nor_models():
     modules = "{'jax', 'grain', 'sklearn'} & set(sys.modules)"
     code = f"import sys, cnnjax.data.sources, cnnjax.data.images; print(sorted({modules}))"
