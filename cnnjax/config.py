@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from cnnjax.config_augment import CutMix, Mixup
-from cnnjax.config_base import FolderName, Fraction, Section
+from cnnjax.config_base import Fraction, Section
 from cnnjax.config_data import DataConfig
 
 _MOST_STEPS = 2**31 - 1
@@ -286,7 +286,7 @@ class OpsConfig(Section):
 class Config(Section):
     """One run: everything that decides what it computes."""
 
-    name: FolderName = "run"
+    name: str = "run"
     """Names the run folder; by default the config file's name."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of the initial weights, the order of the examples and dropout."""

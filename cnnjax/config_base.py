@@ -4,18 +4,9 @@ import os
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-
-
-def _without_nul(name: str) -> str:
-    if "\0" in name:
-        raise ValueError(f"expected a name that a folder can have, got {name!r:.60}")
-    return name
-
+from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-FolderName = Annotated[str, AfterValidator(_without_nul)]
-"""What a folder is called."""
 
 
 class Section(BaseModel):

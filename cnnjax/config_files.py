@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -14,7 +15,7 @@ from cnnjax.config import Config
 from cnnjax.config_base import Section
 from cnnjax.config_faults import kind_of, sentences
 from cnnjax.config_yaml import dump_yaml, parse_yaml
-from cnnjax.errors import ConfigError
+from cnnjax.errors import ConfigError, shown
 from cnnjax.registry import did_you_mean
 
 Tree = dict[str, Any]
@@ -22,6 +23,10 @@ Model = TypeVar("Model", bound=BaseModel)
 
 # Sections that say how a run is executed and logged, not what it computes: left out of the hash.
 OPERATIONAL = ("name", "log", "checkpoint", "parallel")
+# Characters of a config file.
+_LONGEST = 1_000_000
+# As JSON writes it, and not its name after a backslash.
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _UNITS = frozenset({"steps", "epochs", "examples"})
 
 
@@ -47,11 +52,10 @@ def merge_overrides(tree: Tree, overrides: Sequence[str]) -> Tree:
     """`section.key=value` strings laid on a tree one after the other; ConfigError for one that is none."""
     for override in overrides:
         key, separator, value = override.partition("=")
+        where = f"override '{shown(override)}'"
         if not separator or not all(part.strip() for part in key.split(".")):
-            raise ConfigError(
-                f"override '{override}': expected section.key=value, for example schedule.learning_rate=0.1"
-            )
-        tree = merge(tree, _nested(key.strip().split("."), parse_yaml(value, f"override '{override}'")))
+            raise ConfigError(f"{where}: expected section.key=value, for example schedule.learning_rate=0.1")
+        tree = merge(tree, _nested(key.strip().split("."), parse_yaml(value, where)))
     return tree
 
 
@@ -65,7 +69,10 @@ def check_as(model: type[Model], tree: Mapping[str, Any], path: str = "") -> Mod
     """Validates a mapping as a pydantic model; ConfigError names every fault by its dotted path, begun with `path`."""
     try:
         # JSON in strict mode: lists become tuples and strings paths, but no string becomes a number.
-        checked = model.model_validate_json(json.dumps(dict(tree)), strict=True)
+        text = json.dumps(dict(tree))
+        if _NUL.search(text):
+            raise ConfigError(f"{path or 'the config'} holds a NUL character, which no text and no path has")
+        checked = model.model_validate_json(text, strict=True)
         json.dumps(dict(tree), allow_nan=False)  # the model's own numbers are finite now; those in `args` may not be
         return checked
     except ValidationError as error:
@@ -182,7 +189,8 @@ def read_tree(path: str | Path) -> Tree:
 def read_yaml(path: Path) -> Tree:
     """The mapping in a YAML file, an empty one where it holds nothing; ConfigError where it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as file:
+            text = file.read(_LONGEST + 1)  # a device may hold any number
     except FileNotFoundError:
         raise ConfigError(f"config file '{path}' cannot be read: there is no such file{_nearby(path)}") from None
     except UnicodeDecodeError:
@@ -190,6 +198,8 @@ def read_yaml(path: Path) -> Tree:
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links; ValueError: no file name
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"config file {str(path)!r} cannot be read: {reason}") from None
+    if len(text) > _LONGEST:
+        raise ConfigError(f"config file '{path}' cannot be read: more than {_LONGEST:,} characters are no config")
     tree = parse_yaml(text, str(path))
     if tree is None:
         return {}

@@ -210,8 +210,10 @@ def test_any_duration_is_a_number_of_steps_that_can_be_counted():
         assert longest.to_steps(steps_per_epoch=10**6, batch_size=1) == 2**31 - 1
 
 
-def test_a_name_that_no_folder_can_have():
-    assert faults('name: "a\\0b"') == ["name: expected a name that a folder can have, got 'a\\x00b'"]
+def test_a_nul_is_refused_wherever_it_stands():
+    for text in ('name: "a\\0b"', 'model: {args: {"\\\\\\0": 1}}', 'parallel: {compilation_cache: "\\0"}'):
+        assert faults(text) == ["the config holds a NUL character, which no text and no path has"]
+    assert check(parse_yaml(r"name: '\u0000'", "")).name == r"\u0000"
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])

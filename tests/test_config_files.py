@@ -176,6 +176,10 @@ def test_unreadable_files_are_refused(tmp_path, write):
     assert "not UTF-8 text" in refusal(tmp_path / "latin.yaml")
 
 
+def test_a_file_without_an_end_is_not_read_to_it(write):
+    assert "more than 1,000,000 characters are no config" in refusal(write("base: /dev/zero"))
+
+
 # Inheritance
 
 
@@ -289,6 +293,7 @@ def test_args_may_be_named_like_the_configs_own_keys(write, key):
     [
         ("seed", "override 'seed': expected section.key=value, for example schedule.learning_rate=0.1"),
         ("=3", "override '=3': expected section.key=value"),
+        ("=a\nb", "override '=a\\nb': expected section.key=value"),
         ("data..fit=pad", "override 'data..fit=pad': expected section.key=value"),
         (".seed=3", "expected section.key=value"),
         ("seed=[", "override 'seed=[' line 1, column 2: not valid YAML"),
@@ -301,7 +306,7 @@ def test_args_may_be_named_like_the_configs_own_keys(write, key):
         (".".join(["a"] * 5000) + "=1", "nested too deeply"),
         ("model.args." + ".".join(["a"] * 5000) + "=1", "nested too deeply"),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_faulty_overrides_are_refused(override, sentence):
     assert sentence in refusal(None, override)

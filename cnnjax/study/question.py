@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from cnnjax.config_base import FolderName, Section
+from cnnjax.config_base import Section
 from cnnjax.config_faults import kind_of
 from cnnjax.config_files import Tree, check_as, merge, read_tree, read_yaml
 from cnnjax.errors import ConfigError
@@ -127,7 +127,7 @@ class Budget(Section):
 class Study(Section):
     """One question: either arms that are trained, or computations."""
 
-    name: FolderName
+    name: str
     question: str
     claim: str = ""
     """What is claimed, in a sentence or two."""
