@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
@@ -307,4 +308,12 @@ def _drop_echoes() -> None:
             tell(told)
 
     sys.unraisablehook = hook
-    logging.getLogger("asyncio").addFilter(lambda record: "/orbax/" not in record.getMessage())
+    logging.getLogger("asyncio").addFilter(lambda record: not _is_echo(record))
+
+
+def _is_echo(record: logging.LogRecord) -> bool:
+    """Whether what asyncio tells of was raised within Orbax, which its words do not always say."""
+    error = record.exc_info[1] if record.exc_info else None
+    frames = traceback.walk_tb(error.__traceback__ if error is not None else None)
+    files = [frame.f_code.co_filename for frame, _ in frames]
+    return "/orbax/" in record.getMessage() or any("orbax" in Path(file).parts for file in files)

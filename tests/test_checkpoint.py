@@ -1,6 +1,7 @@
 """Checkpoints: what is kept, what is refused, and what is noticed."""
 
 import gc
+import logging
 import warnings
 
 import jax
@@ -171,3 +172,27 @@ def test_a_coroutine_that_a_failed_read_leaves_unstarted_is_no_news(tmp_path, mo
         gc.collect()
         assert [str(each.message) for each in told if "never awaited" in str(each.message)]
     checkpoints.close()
+
+
+def test_of_many_reads_that_fail_only_one_is_told_of(tmp_path, caplog):
+    save_all(tmp_path, {1: 0.9, 2: 0.5})
+    (data,) = (path for path in (tmp_path / "2" / "state" / "d").iterdir() if path.is_file())
+    data.write_bytes(data.read_bytes()[:10])
+    checkpoints = Checkpoints(tmp_path, CheckpointConfig(), read_only=True)
+    restored = checkpoints.restore(make_state(0))
+    assert restored is not None
+    assert restored.step == 1
+    checkpoints.close()
+    gc.collect()
+    assert not caplog.records
+
+
+def test_asyncio_is_heard_of_all_but_orbax(tmp_path, caplog):
+    Checkpoints(tmp_path, CheckpointConfig()).close()
+    for file, heard in (("/lib/orbax/checkpoint/serialization.py", False), ("/home/me/orbaxes.py", True)):
+        caplog.clear()
+        try:
+            exec(compile("raise Exception('of a read')", file, "exec"))
+        except Exception as error:
+            logging.getLogger("asyncio").error("_GatheringFuture exception was never retrieved", exc_info=error)
+        assert bool(caplog.records) == heard

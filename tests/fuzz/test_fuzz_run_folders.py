@@ -80,7 +80,7 @@ def train(folder: Path) -> Trained:
 
 
 @pytest.mark.parametrize("total", [QUICK, pytest.param(THOROUGH, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])])
-def test_mutated_run_folders(total, trained, tmp_path):
+def test_mutated_run_folders(total, trained, tmp_path, caplog):
     def mutation(random: random.Random) -> str:
         run_dir = tmp_path / "run"
         shutil.rmtree(run_dir, ignore_errors=True)
@@ -98,6 +98,7 @@ def test_mutated_run_folders(total, trained, tmp_path):
         outcome = f"{use.__name__.strip('_')}: {use(random, trained, run_dir)}"
         if random.random() < 0.05:
             gc.collect()  # what a failed read has left behind is told of now
+        assert not caplog.records, caplog.records
         return outcome
 
     run("run folders", total, mutation)
