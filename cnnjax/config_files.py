@@ -25,6 +25,7 @@ Model = TypeVar("Model", bound=BaseModel)
 OPERATIONAL = ("name", "log", "checkpoint", "parallel")
 # Characters of a config file.
 _LONGEST = 1_000_000
+_DEEPEST = 50
 # As JSON writes it, and not its name after a backslash.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _UNITS = frozenset({"steps", "epochs", "examples"})
@@ -72,6 +73,8 @@ def check_as(model: type[Model], tree: Mapping[str, Any], path: str = "") -> Mod
         text = json.dumps(dict(tree))
         if _NUL.search(text):
             raise ConfigError(f"{path or 'the config'} holds a NUL character, which no text and no path has")
+        if _is_deep(tree):  # or it could not be written again
+            raise ConfigError(f"{path or 'the config'} is nested too deeply")
         checked = model.model_validate_json(text, strict=True)
         json.dumps(dict(tree), allow_nan=False)  # the model's own numbers are finite now; those in `args` may not be
         return checked
@@ -81,6 +84,18 @@ def check_as(model: type[Model], tree: Mapping[str, Any], path: str = "") -> Mod
         raise ConfigError(f"{path or 'the config'} is nested too deeply") from None
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path or 'the config'} holds a value that YAML cannot: {error}") from None
+
+
+def _is_deep(tree: Any) -> bool:
+    level = [tree]
+    for _ in range(_DEEPEST):
+        level = [
+            part
+            for each in level
+            if isinstance(each, Mapping | list | tuple)
+            for part in (each.values() if isinstance(each, Mapping) else each)
+        ]
+    return bool(level)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
@@ -94,7 +109,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
         known = _fields_by_kind().get(over["kind"], ()) if isinstance(over["kind"], str) else ()
         merged = {key: value for key, value in merged.items() if key in known}
     if "args" in base and "name" in over and over["name"] != base.get("name"):
-        del merged["args"]
+        merged.pop("args", None)  # another kind may have dropped it already
     if _UNITS & over.keys():
         merged = {key: value for key, value in merged.items() if key not in _UNITS}
     for key, value in over.items():

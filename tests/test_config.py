@@ -153,7 +153,7 @@ def test_values_that_yaml_cannot_hold_are_refused(tree, sentence):
         check(tree)
 
 
-@pytest.mark.parametrize("depth", [250, 100_000])
+@pytest.mark.parametrize("depth", [50, 190, 250, 100_000])
 def test_deep_nesting_is_refused(depth):
     tree: dict = {}
     for _ in range(depth):

@@ -282,6 +282,14 @@ def test_another_name_drops_the_old_ones_args(write, section):
     assert getattr(load_config(path, [f"{section}.name=new", f"{section}.args.b=2"]), section).args == {"b": 2}
 
 
+def test_a_section_of_another_kind_and_name_is_refused_as_it_is():
+    assert "schedule.name: unknown key" in refusal(None, "schedule={kind: constant, name: x}", "schedule.args={}")
+    assert merge({"kind": "cosine", "args": {}, "name": "a"}, {"kind": "idx", "name": "b"}) == {
+        "kind": "idx",
+        "name": "b",
+    }
+
+
 @pytest.mark.parametrize("key", ["kind", "name", "steps", "args"])
 def test_args_may_be_named_like_the_configs_own_keys(write, key):
     config = load_config(write("model: {args: {width: 2, epochs: 1}}"), [f"model.args.{key}=3"])

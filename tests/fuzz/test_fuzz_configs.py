@@ -5,7 +5,6 @@ import random
 from pathlib import Path
 
 import pytest
-import yaml
 from campaign import QUICK, THOROUGH, refused, run
 from mutations import SNIPPETS, VALUES, mutate_text, mutate_tree, mutate_word
 
@@ -63,7 +62,7 @@ def _study(random: random.Random, folder: Path) -> str:
     if file.stem == "arithmetic":  # a computation takes a while
         tree = parse_yaml(file.read_text(encoding="utf-8"), "")
         chosen = random.sample(tree["computations"], 2)
-        path.write_text(yaml.safe_dump(mutate_tree(random, {**tree, "computations": chosen})), encoding="utf-8")
+        path.write_text(_as_json(mutate_tree(random, {**tree, "computations": chosen})), encoding="utf-8")
     else:
         path.write_bytes(_mutated(random, file))
     try:
