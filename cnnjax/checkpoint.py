@@ -1,30 +1,26 @@
 """Checkpoints: the only place for Orbax. Written beside the run, checked when read, kept by age and by accuracy."""
 
 import functools
-import gc
 import json
-import logging
 import os
-import re
-import sys
-import traceback
-import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
+from cnnjax.checkpoint_faults import attempt, drop_echoes, reason_of
 from cnnjax.config import CheckpointConfig
 from cnnjax.errors import RunError, TrainingError
-from cnnjax.parallel import broadcast, to_host
+from cnnjax.parallel import broadcast, everywhere, to_host
+from cnnjax.train.reporting import telling
 from cnnjax.train.state import TrainState
 
-_Found = TypeVar("_Found")
 _STATE, _PROGRESS = "state", "progress"
 
 
@@ -45,13 +41,22 @@ class Checkpoints:
     the next call, `wait` or `close` tells if writing failed.
     """
 
-    def __init__(self, folder: Path, config: CheckpointConfig, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: CheckpointConfig,
+        *,
+        read_only: bool = False,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         # Orbax logs every phase of every save, and with a traceback whatever it then raises here as well.
         absl_logging.set_verbosity(absl_logging.FATAL)
-        _drop_echoes()
+        drop_echoes()
         self._folder = folder.absolute()
         self._config = config
         self._read_only = read_only
+        self._tell = tell
+        self._saving: int | None = None
         self._accuracy: dict[int, float | None] = {}
         self._unrated: dict[int, str] = {}
         self._keep_all = read_only
@@ -65,9 +70,8 @@ class Checkpoints:
         try:
             self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=(_STATE, _PROGRESS))
         except Exception as error:  # Orbax reads a file there, and raises whatever it meets.
-            raise RunError(
-                f"checkpoints in {folder} cannot be used: {_reason(error)}; move what is damaged out of that folder"
-            ) from error
+            advice = "" if isinstance(error, OSError) else "; move what is damaged out of that folder"
+            raise RunError(f"checkpoints in {folder} cannot be used: {reason_of(error)}{advice}") from error
 
     def steps(self) -> list[int]:
         """The steps that have a finished checkpoint, oldest first."""
@@ -105,18 +109,15 @@ class Checkpoints:
         self.wait()
         self._prune()
         try:
-            arrays = _describe(state)
+            arrays = _describe(state, finite=True)
         except TrainingError as error:
             raise TrainingError(f"{error}; {self._last_good()}") from None
         contents = _sealed({"step": step, "accuracy": accuracy, "arrays": arrays, "progress": progress})
+        args = ocp.args.Composite(**{_STATE: ocp.args.StandardSave(state), _PROGRESS: ocp.args.JsonSave(contents)})
+        self._saving = step
         try:
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    **{_STATE: ocp.args.StandardSave(state), _PROGRESS: ocp.args.JsonSave(contents)}
-                ),
-                force=True,
-            )
+            with self._telling():
+                self._manager.save(step, args=args, force=True)
         except Exception as error:  # Orbax and TensorStore raise whatever the file system made of it.
             raise self._not_saved(error) from error
         self._accuracy[step] = accuracy
@@ -124,7 +125,8 @@ class Checkpoints:
     def wait(self) -> None:
         """Returns once everything is on disk; RunError if it could not be written."""
         try:
-            self._manager.wait_until_finished()
+            with self._telling():
+                self._manager.wait_until_finished()
         except Exception as error:  # As in `save`.
             raise self._not_saved(error) from error
 
@@ -157,13 +159,25 @@ class Checkpoints:
         candidates = self.steps()[::-1] if step is None else [step]
         told: list[str] = []
         for candidate in candidates:
-            found, fault = _attempt(functools.partial(self._read, candidate, abstract))
-            if broadcast(int(found is not None)):
-                if found is None:
-                    raise RunError(f"checkpoint {candidate} cannot be read here ({fault}), although process 0 can")
+            with telling(self._tell, f"checkpoint {candidate} is still being read from {self._folder}"):
+                found, fault = attempt(functools.partial(self._read, candidate, abstract))
+            # All go on or none, since what comes next may need the parts of all.
+            complete = everywhere(found is not None)
+            if found is not None and complete:
+                arrays = _describe(found[0])
+                changed = [name for name, saved in found[1]["arrays"].items() if saved != arrays[name]]
+                if changed:
+                    found, fault = None, f"{changed[0]} is not what was saved"
+                complete = everywhere(not changed)
+            if found is not None and complete:
                 if not self._read_only:
                     self._set_aside(candidates[: len(told)])
-                return Restored(candidate, *found, tuple(told))
+                return Restored(candidate, found[0], found[1]["progress"], tuple(told))
+            if broadcast(int(found is not None)):
+                where = (
+                    "in another process, whose message says why" if found else f"here ({fault}), although process 0 can"
+                )
+                raise RunError(f"checkpoint {candidate} cannot be read {where}")
             told.append(f"checkpoint {candidate} cannot be read ({fault or 'by process 0'})")
         if not candidates:
             return None
@@ -174,6 +188,7 @@ class Checkpoints:
         raise RunError(f"{told[0]}{others}, in {self._folder}{advice}")
 
     def _read(self, step: int, abstract: Any) -> tuple[TrainState, dict[str, Any]]:
+        """The state, whose numbers are still to be compared, and what was said of them."""
         contents = self._read_contents(step)
         saved = contents["arrays"]
         wanted = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
@@ -187,11 +202,7 @@ class Checkpoints:
         if misfits:
             raise ValueError(f"it is of another network or optimizer: {misfits[0]}")
         args = ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(abstract)})
-        state = self._manager.restore(step, args=args)[_STATE]
-        changed = [name for name, array in _describe(state).items() if saved[name] != array]
-        if changed:
-            raise ValueError(f"{changed[0]} is not what was saved")
-        return state, contents["progress"]
+        return self._manager.restore(step, args=args)[_STATE], contents
 
     def _read_contents(self, step: int) -> dict[str, Any]:
         args = ocp.args.Composite(**{_PROGRESS: ocp.args.JsonRestore()})
@@ -205,7 +216,7 @@ class Checkpoints:
 
     def _rating(self, step: int) -> float | None:
         if step not in self._accuracy:
-            contents, fault = _attempt(functools.partial(self._read_contents, step))
+            contents, fault = attempt(functools.partial(self._read_contents, step))
             if contents is None:  # Not kept as the best; `best` tells of it.
                 self._accuracy[step], self._unrated[step] = None, fault
         return self._accuracy[step]
@@ -229,9 +240,12 @@ class Checkpoints:
         broadcast(0)  # Nobody looks again before they are gone.
         self._manager.reload()
 
+    def _telling(self) -> AbstractContextManager[None]:
+        return telling(self._tell, f"checkpoint {self._saving} is still being written to {self._folder}")
+
     def _not_saved(self, error: Exception) -> RunError:
         return RunError(
-            f"a checkpoint could not be written to {self._folder}: {_reason(error)}; {self._last_good()}; "
+            f"a checkpoint could not be written to {self._folder}: {reason_of(error)}; {self._last_good()}; "
             "make room or choose another --run-dir, then run the same command again"
         )
 
@@ -240,30 +254,27 @@ class Checkpoints:
         return f"the last good checkpoint is that of step {good[-1]}" if good else "there is no earlier checkpoint"
 
 
-def _attempt(read: Callable[[], _Found]) -> tuple[_Found | None, str]:
-    """What a read finds, or None and why it failed."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
-        try:
-            return read(), ""
-        except Exception as error:  # A broken file surfaces as almost any error.
-            fault = _reason(error)
-        # With its error Orbax leaves coroutines unstarted; Python would tell of them whenever it next collects garbage.
-        gc.collect()
-        return None, fault
+def newest_step(folder: Path) -> int | None:
+    """The step of the newest finished checkpoint that a folder's names tell of; None where there is none."""
+    try:
+        steps = [int(name) for name in os.listdir(folder) if name.isdigit()]
+    except OSError:
+        return None
+    return max(steps, default=None)
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
-def _describe(state: TrainState) -> dict[str, dict[str, Any]]:
-    """Shape and CRC-32 by array; TrainingError where one is not finite."""
+def _describe(state: TrainState, *, finite: bool = False) -> dict[str, dict[str, Any]]:
+    """Shape and CRC-32 by array; with `finite`, TrainingError where a number is none."""
     described = {}
+    # One at a time: of a state that lies in parts, a host may not have room for all.
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         name, array = jax.tree_util.keystr(path), np.ascontiguousarray(to_host(leaf))
         numbers = array.astype(np.float32) if array.dtype.kind == "V" else array  # V: bfloat16 and its like
-        if not np.isfinite(numbers).all():
+        if finite and not np.isfinite(numbers).all():
             step = int(to_host(state.step))
             raise TrainingError(f"the state is not finite after step {step}: {name} holds NaN or Inf")
         described[name] = {"shape": list(leaf.shape), "checksum": zlib.crc32(array.view(np.uint8).data)}
@@ -278,42 +289,3 @@ def _sealed(contents: dict[str, Any]) -> dict[str, Any]:
     """A copy, since it is written while training goes on, with a checksum by which a changed digit is found out."""
     text = json.dumps({name: value for name, value in contents.items() if name != "checksum"}, sort_keys=True)
     return {**json.loads(text), "checksum": zlib.crc32(text.encode())}
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of the innermost cause that says something, without what only Orbax and TensorStore can read."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    code = re.search(r"os_error_code='(\d+)'", text)
-    if code:
-        return os.strerror(int(code[1]))
-    line = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    for clutter in (r"^[A-Z_]+: ", r' in OCDBT database at local file "[^"]*"', r" \[\w+(\[\d+\])?=.*$"):
-        line = re.sub(clutter, "", line)
-    return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", line)[:300]
-
-
-@functools.cache
-def _drop_echoes() -> None:
-    """Once one of several reads or writes has failed, and was told here, the last words of the others are no news."""
-    tell = sys.unraisablehook
-
-    def hook(told: "sys.UnraisableHookArgs") -> None:
-        code = getattr(told.object, "cr_code", None)
-        abandoned = code is not None and "orbax" in Path(code.co_filename).parts
-        # TensorStore wants to answer an event loop that ended with the first failure.
-        late = isinstance(told.exc_value, RuntimeError) and str(told.exc_value) == "Event loop is closed"
-        if not (abandoned or late):
-            tell(told)
-
-    sys.unraisablehook = hook
-    logging.getLogger("asyncio").addFilter(lambda record: not _is_echo(record))
-
-
-def _is_echo(record: logging.LogRecord) -> bool:
-    """Whether what asyncio tells of was raised within Orbax, which its words do not always say."""
-    error = record.exc_info[1] if record.exc_info else None
-    frames = traceback.walk_tb(error.__traceback__ if error is not None else None)
-    files = [frame.f_code.co_filename for frame, _ in frames]
-    return "/orbax/" in record.getMessage() or any("orbax" in Path(file).parts for file in files)

@@ -3,19 +3,28 @@
 import dataclasses
 import json
 import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cnnjax.cli_options import ConfigFile, Json, Overrides
+from cnnjax.cli_options import Json, Overrides
+from cnnjax.config_files import load_config
+from cnnjax.errors import ConfigError
+from cnnjax.study.question import is_study
 
 
 def aot(
-    config: ConfigFile,
+    file: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file of a run, or of a study with its arms.")],
     overrides: Overrides = None,
-    topology: Annotated[
-        str, typer.Option(help="Which chips, and how many: v4, v5e, v5p or v6e with a shape, such as v5e:4x4; cpu:8.")
-    ] = "v5e:2x2",
+    topologies: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--topology",
+            help="Which chips, and how many: v4, v5e, v5p or v6e with a shape, such as v5e:4x4 (v5e:2x2, if "
+            "none is given); cpu:8; cuda:8, which is lowered and not compiled. May be given several times.",
+        ),
+    ] = None,
     classes: Annotated[
         int | None, typer.Option(help="How many the data has, where the data are not here.", min=2)
     ] = None,
@@ -24,34 +33,84 @@ def aot(
     savings: Annotated[
         bool, typer.Option("--savings", help="Compile it with bfloat16, remat and accumulation as well.")
     ] = False,
+    chips: Annotated[
+        str | None, typer.Option(help="Predict the step on so many of the chips, such as 16,256,1024, by a model.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder of a page of training steps; what it has is not compiled again.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compile a config's steps for chips that are not here: do they fit, and what do they send and compute?"""
-    _alone()
-    from cnnjax.aot.plan import SAVINGS, facts_of, largest, plan, with_overrides
-    from cnnjax.config_files import load_config
+    wanted = topologies or ["v5e:2x2"]
+    several = is_study(file) or len(wanted) > 1 or report is not None
+    if several and (savings or chips):
+        raise ConfigError("--savings and --chips: of one config on one topology, and without --report")
+    numbers = [int(word) if word.strip().isdecimal() else 0 for word in chips.split(",")] if chips else []
+    _alone(wanted)
+    if several:
+        _survey(file, overrides or [], wanted, classes, multiple if search else None, report, as_json)
+        return
+    from cnnjax.aot.plan import facts_of, largest, plan, predictions, try_savings
     from cnnjax.terminal_aot import print_plan
 
-    checked = load_config(config, overrides or [])
-    facts = facts_of(checked, classes)
-    told: dict[str, Any] = plan(checked, facts, topology)
+    config = load_config(file, overrides or [])
+    facts = facts_of(config, classes)
+    told: dict[str, Any] = plan(config, facts, wanted[0])
     if savings:
-        told["savings"] = {
-            name: plan(with_overrides(checked, *changes), facts, topology, evaluation=False)["train"]
-            for name, changes in SAVINGS.items()
-        }
+        told["savings"] = try_savings(config, facts, wanted[0])
     if search:
-        found = largest(checked, facts, topology, multiple=multiple)
-        told["largest"] = None if found is None else dataclasses.asdict(found)
+        told["largest"] = largest(config, facts, wanted[0], multiple=multiple, first=told)
+    if numbers:
+        told["predictions"] = [dataclasses.asdict(each) for each in predictions(told, numbers)]
     if as_json:
         print(json.dumps(told))
     else:
         print_plan(told)
 
 
-def _alone() -> None:
-    """Before JAX is imported: its TPU plugin must not look for a TPU machine's neighbours, who are not there."""
+def _survey(
+    file: Path,
+    overrides: list[str],
+    topologies: list[str],
+    classes: int | None,
+    multiple: int | None,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    from cnnjax.aot.survey import survey
+    from cnnjax.study.arms import read_study
+    from cnnjax.terminal_aot import print_survey, say_row
+
+    if is_study(file):
+        _, arms = read_study(file, overrides)
+        if not arms:
+            raise ConfigError(f"{file} has computations, no runs, and so nothing to compile")
+        configs = {arm.name: arm.config for arm in arms}
+    else:
+        config = load_config(file, overrides)
+        configs = {config.name: config}
+    rows = survey(configs, topologies, classes, multiple=multiple, folder=report, say=say_row)
+    if as_json:
+        print(json.dumps(rows))
+    else:
+        print_survey(rows)
+
+
+def _alone(topologies: list[str]) -> None:
+    """Before JAX is imported: on this machine alone, with as many devices of its own as are asked for.
+
+    JAX's plugin for TPUs would look for a TPU machine's neighbours, who are not there.
+    """
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
+    # Its lock is for a machine's own chips, which two processes cannot share.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
+    parts = [topology.partition(":") for topology in topologies]
+    here = [int(size) for kind, _, size in parts if kind in ("cpu", "cuda") and size.isdecimal()]
+    flags = os.environ.get("XLA_FLAGS", "")
+    if here and "host_platform_device_count" not in flags:
+        # More than a few thousand would take all memory before they could be refused.
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={min(max(here), 1024)}"

@@ -8,32 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
+from cnnjax import cli_bench_loop
 from cnnjax.cli_options import Fields, Json, Overrides
 from cnnjax.errors import ConfigError
 
 app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
 
 
-@app.command()
-def overhead(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file of a run to measure.")],
-    overrides: Overrides = None,
-    steps: Annotated[int, typer.Option(help="Training steps in each measurement.", min=20)] = 300,
-    as_json: Json = False,
-) -> None:
-    """Share of training's wall time that is spent inside the compiled step."""
-    from cnnjax.bench.overhead import measure_overhead
-    from cnnjax.config_files import load_config
-
-    result = measure_overhead(load_config(config, overrides or []), steps)
-    if as_json:
-        print(json.dumps(result))
-    else:
-        print(
-            f"{result['model']}, batch {result['batch_size']}: {result['inside']:.1%} of the wall time is inside the "
-            f"step; the loop makes {result['loop_images_per_second']:,.0f} images/s, the bare step "
-            f"{result['step_images_per_second']:,.0f} (ratio {result['ratio']:.2f})"
-        )
+app.command()(cli_bench_loop.overhead)
+app.command()(cli_bench_loop.parallel)
 
 
 @app.command("input")

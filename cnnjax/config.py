@@ -12,37 +12,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from cnnjax.config_augment import CutMix, Mixup
 from cnnjax.config_base import Fraction, Section
 from cnnjax.config_data import DataConfig
-
-_MOST_STEPS = 2**31 - 1
-"""A state counts them in 32 bits."""
-
-
-class Duration(Section):
-    """A length of training in exactly one unit."""
-
-    steps: Annotated[int, Field(gt=0, le=_MOST_STEPS)] | None = None
-    """Optimizer updates."""
-    epochs: Annotated[float, Field(gt=0, le=_MOST_STEPS)] | None = None
-    """Passes over the training set."""
-    examples: Annotated[int, Field(gt=0, lt=2**53)] | None = None
-    """Training examples seen, repeats counted."""
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        given = [unit for unit in ("steps", "epochs", "examples") if getattr(self, unit) is not None]
-        if len(given) != 1:
-            came = " and ".join(given) if given else "none of them"
-            raise ValueError(f"expected exactly one of steps, epochs, examples; got {came}")
-        return self
-
-    def to_steps(self, steps_per_epoch: int, batch_size: int) -> int:
-        """The duration in optimizer steps, at least 1 and at most as many as can be counted."""
-        if self.steps is not None:
-            return self.steps
-        if self.epochs is not None:
-            return min(max(1, round(self.epochs * steps_per_epoch)), _MOST_STEPS)
-        assert self.examples is not None
-        return min(max(1, round(self.examples / batch_size)), _MOST_STEPS)
+from cnnjax.config_parallel import ParallelConfig
+from cnnjax.config_schedule import CosineSchedule, Duration, Schedule
 
 
 class InitFrom(Section):
@@ -81,13 +52,14 @@ class OptimizerConfig(Section):
     """Any optax optimizer by its name, with its own arguments."""
 
     name: str = "sgd"
-    """The function's name in optax."""
+    """The function's name in optax; lars and lamb are as in their papers (`cnnjax.train.layerwise`)."""
     args: dict[str, Any] = Field({})
     """Its arguments, but for learning_rate and weight decay; checked against its signature."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled where the optimizer itself decays weights (adamw, lion, lamb, ...), else added to the gradient."""
     decay_norm_and_bias: bool = False
-    """Whether weight decay touches biases and normalisation scales too."""
+    """Whether weight decay touches biases and normalisation scales too; under lars and lamb also whether these have a
+    learning rate of their own, as each kernel has."""
     clip_norm: PositiveFloat | None = None
     """Largest global gradient norm; larger gradients are scaled down to it."""
     clip_value: PositiveFloat | None = None
@@ -96,53 +68,6 @@ class OptimizerConfig(Section):
     """Micro-batches that one step's batch is cut into; the gradient is that of the whole batch."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """The learning rate of each layer (stem, stage1, ..., head) times that of the one after it; the last has all."""
-
-
-class ScheduleBase(Section):
-    """What all schedules share."""
-
-    learning_rate: PositiveFloat = 0.1
-    """The peak."""
-    warmup: Duration | None = None
-    """Linear rise from zero to the peak, before the schedule proper."""
-
-
-class ConstantSchedule(ScheduleBase):
-    """The peak throughout."""
-
-    kind: Literal["constant"]
-
-
-class CosineSchedule(ScheduleBase):
-    """Half a cosine from the peak to `end_factor` times the peak at the end of training."""
-
-    kind: Literal["cosine"] = "cosine"
-    end_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
-
-
-class StepSchedule(ScheduleBase):
-    """Multiplied by `factor` at each boundary."""
-
-    kind: Literal["step"]
-    boundaries: tuple[Duration, ...]
-    factor: Annotated[float, Field(gt=0, le=1)] = 0.1
-
-    @model_validator(mode="after")
-    def _some_boundary(self) -> Self:
-        if not self.boundaries:
-            raise ValueError("expected at least one boundary; for none, choose kind: constant")
-        return self
-
-
-class PolynomialSchedule(ScheduleBase):
-    """(1 - progress) ** power from the peak to `end_factor` times the peak; power 1 is linear."""
-
-    kind: Literal["polynomial"]
-    power: PositiveFloat = 1.0
-    end_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
-
-
-Schedule = Annotated[ConstantSchedule | CosineSchedule | StepSchedule | PolynomialSchedule, Field(discriminator="kind")]
 
 
 class GhostBatchNorm(Section):
@@ -180,6 +105,19 @@ class Phase(Section):
     """Of what the schedule says."""
 
 
+class Profile(Section):
+    """A span of the run's steps, counted from 1."""
+
+    first: PositiveInt
+    last: PositiveInt
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.last < self.first:
+            raise ValueError(f"last: {self.last} is before first: {self.first}; give a later step")
+        return self
+
+
 class TrainConfig(Section):
     """How long, with which loss and in which arithmetic."""
 
@@ -200,6 +138,8 @@ class TrainConfig(Section):
     """Changes of what is frozen, one after the other: [{start: {epochs: 5}, learning_rate_factor: 0.05}]."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of the moving average of weights and batch statistics; null for none."""
+    profile: Profile | None = None
+    """Steps whose trace goes into the run folder's `profile`, for TensorBoard and XProf: {first: 10, last: 12}."""
 
 
 class EvalConfig(Section):
@@ -225,32 +165,6 @@ class LogConfig(Section):
     """One line of training metrics in metrics.jsonl for each such span."""
     tensorboard: bool = False
     """Write TensorBoard events too; needs the extra `tensorboard`."""
-
-
-class ParallelConfig(Section):
-    """On which devices, and how."""
-
-    executor: Literal["jit", "pmap"] = "jit"
-    devices: PositiveInt | None = None
-    """How many of the devices, over all processes; null for all of them."""
-    distributed: Literal["auto", "on", "off"] = "auto"
-    """Whether to join other processes: when the cluster's environment shows several, always, or never."""
-    coordinator: str | None = None
-    """host:port of process 0, where the environment does not tell."""
-    processes: PositiveInt | None = None
-    process_id: NonNegativeInt | None = None
-    compilation_cache: Path | None = None
-    """Folder in which compiled programs are kept, so that a run that goes on does not compile again; null: none, but
-    for what the environment's JAX_COMPILATION_CACHE_DIR says."""
-
-    @model_validator(mode="after")
-    def _all_three_or_none(self) -> Self:
-        given = [self.coordinator is not None, self.processes is not None, self.process_id is not None]
-        if any(given) and not all(given):
-            raise ValueError("expected coordinator, processes and process_id together, or none of them")
-        if self.processes is not None and self.process_id is not None and self.process_id >= self.processes:
-            raise ValueError(f"process_id {self.process_id} is not below processes {self.processes}")
-        return self
 
 
 # All are XLA's own convolutions but on CPUs. There,
@@ -307,6 +221,8 @@ class Config(Section):
         self.check_batches(self.parallel.devices or 1)
         if self.ops.conv == "onednn" and self.parallel.executor == "pmap":
             raise ValueError("ops.conv: onednn needs parallel.executor=jit; choose that, or ops.conv=auto")
+        if self.parallel.shard_state != "none" and self.parallel.executor == "pmap":
+            raise ValueError("parallel.shard_state: it needs parallel.executor=jit; choose that, or shard_state=none")
         return self
 
     def check_batches(self, devices: int) -> None:

@@ -149,8 +149,9 @@ def config_hash(config: Config) -> str:
     """Eight hexadecimal digits that name what the run computes.
 
     Equal for equal meaning whatever the order, spelling or inheritance in the files, on every machine. Defaults do not
-    count, so that a field added later leaves it as it is; nor do name, logging, checkpoints and devices.
+    count, so that a field added later leaves it as it is; nor do name, logging, profile, checkpoints and devices.
     """
+    config = config.model_copy(update={"train": config.train.model_copy(update={"profile": None})})
     meaning = config.model_dump(mode="json", exclude_defaults=True, exclude=set(OPERATIONAL))
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:8]
 

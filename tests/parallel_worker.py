@@ -13,6 +13,7 @@ from quick import xla_flags
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--executor", default="jit")
+    parser.add_argument("--shard-state", default="none")
     parser.add_argument("--local-devices", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--process-id", type=int, default=0)
@@ -35,7 +36,8 @@ def main() -> None:
         "eval": {"batch_size": 16},
         "optimizer": {"args": {"momentum": 0.9}, "weight_decay": 1e-3},
         "schedule": {"kind": "constant", "learning_rate": 0.1},
-        "parallel": {"executor": options.executor},
+        # shard_from: whatever is as large as the eight devices are many
+        "parallel": {"executor": options.executor, "shard_state": options.shard_state, "shard_from": 8},
     }
     if options.processes > 1:
         tree["parallel"] |= {
@@ -113,6 +115,8 @@ def run(config, *, evaluate: bool) -> dict:
         state, metrics = train_step(state, next(batches))
         for name, pair in executor.read_metrics(metrics).items():
             arrays[f"train{step}/{name}"] = np.asarray(pair)
+        if step == 0:  # momentum begins at zero: it is the gradient, with the decay
+            arrays |= {f"first/{name}": leaf for name, leaf in read_state(executor, state).items() if "trace" in name}
     totals: dict = {}
     if not evaluate:
         return arrays | read_state(executor, state)

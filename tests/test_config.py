@@ -82,7 +82,7 @@ WRONG_CHOICES = {
 # Faults of the whole, which a single file cannot know: it may inherit what it leaves out.
 MISSING = {
     "schedule: {boundaries: [{steps: 1}]}": "schedule.boundaries: unknown key; "
-    "known: end_factor, kind, learning_rate, warmup",
+    "known: batch_scaling, end_factor, kind, learning_rate, reference_batch, warmup, warmup_from",
     "data: {source: {kind: idx}}": "data.source.path: is required and was not given",
     "schedule: {kind: step}": "schedule.boundaries: is required and was not given",
     "train: {batch_norm: {}}": "train.batch_norm.ghost: is required and was not given",
@@ -94,6 +94,12 @@ IMPOSSIBLE = {
     "schedule: {warmup: {}}": "schedule.warmup: expected exactly one of steps, epochs, examples; got none of them",
     "schedule: {kind: step, boundaries: []}": "schedule: expected at least one boundary; for none, "
     "choose kind: constant",
+    "schedule: {batch_scaling: sqrt}": "schedule: batch_scaling: sqrt needs a reference_batch; give one, or leave "
+    "batch_scaling out",
+    "schedule: {warmup: {steps: 1}, warmup_from: reference}": "schedule: warmup_from: reference needs a "
+    "reference_batch; give one, or leave warmup_from out",
+    "schedule: {reference_batch: 256, warmup_from: reference}": "schedule: warmup_from: reference needs a warmup; "
+    "give one, or leave warmup_from out",
     'parallel: {coordinator: "a:1"}': "parallel: expected coordinator, processes and process_id together, "
     "or none of them",
     'parallel: {coordinator: "a:1", processes: 2, process_id: 2}': "parallel: process_id 2 is not below processes 2",

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cnnjax.config import Config, Duration, StepSchedule
+from cnnjax.config import Config, Duration
 from cnnjax.config_data import IdxSource
 from cnnjax.config_files import check, check_as, config_hash, diff, load_config, parse_yaml, to_yaml
+from cnnjax.config_schedule import StepSchedule
 from cnnjax.errors import ConfigError
 
 RICH = """

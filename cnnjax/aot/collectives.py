@@ -10,6 +10,7 @@ KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective
 _BITS = {"pred": 8, "bf16": 16, "f16": 16, "f32": 32, "f64": 64, "c64": 64, "c128": 128}
 # `%name = SHAPE kind(`, and `kind-start(` where it runs beside other work; its `-done` is the same one.
 _COLLECTIVE = re.compile(rf"= (?P<shape>.+?) (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\(")
+_CHANNEL = re.compile(r"channel_id=(\d+)")
 _ARRAY = re.compile(r"\b(?P<type>pred|[a-z]+\d+\w*)\[(?P<sizes>[\d,]*)\]")
 
 
@@ -38,14 +39,25 @@ def find_collectives(text: str) -> list[Collectives]:
 
 
 def _each(text: str) -> Iterator[tuple[str, int]]:
+    computation = ""
+    seen: set[tuple[str, str]] = set()
     for line in text.splitlines():
+        if line[:1] in ("%", "E") and line.endswith("{"):
+            computation = line.removeprefix("%")
         found = _COLLECTIVE.search(line)
         if found is None:
             continue
+        # TPUs' compiler cuts one that runs beside other work into a chain, whose links have the same channel.
+        channel = _CHANNEL.search(line)
+        if channel and (found["kind"], channel[1]) in seen:
+            continue
+        seen |= {(found["kind"], channel[1])} if channel else set()
         arrays = [array_bytes(match) for match in _ARRAY.finditer(found["shape"])]
         # A started gather's shape has what goes in and what comes out; a reduction's parts are all of them both.
         pair = found["start"] and found["kind"] != "all-reduce"
-        yield found["kind"], max(arrays) if pair else sum(arrays)
+        # And it writes a reduction whose parts stay where they are as one of these, with a slice after it.
+        kind = "reduce-scatter" if computation.startswith("all-reduce-scatter") else found["kind"]
+        yield kind, max(arrays) if pair else sum(arrays)
 
 
 def array_bytes(match: re.Match[str]) -> int:

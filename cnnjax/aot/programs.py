@@ -40,19 +40,19 @@ class Memory:
 
 @dataclass(frozen=True)
 class Program:
-    """One compiled step."""
+    """One compiled step; what only a compiler knows is None where it was lowered alone."""
 
-    memory: Memory
-    collectives: list[Collectives]
-    flops: float
+    memory: Memory | None
+    collectives: list[Collectives] | None
+    flops: float | None
     """Of one device, as XLA counts them."""
-    bytes_accessed: float
+    bytes_accessed: float | None
     """Between one device and its memory, as XLA counts them."""
-    padding: Padding
+    padding: Padding | None
     operations: int
-    """Lines of the program after compilation."""
+    """Lines of the program."""
     lower_seconds: float
-    compile_seconds: float
+    compile_seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -70,20 +70,24 @@ def bind(config: Config, facts: DataFacts, executor: Executor) -> Task:
     return make_task(config, facts, axis=executor.axis, lowering=executor.lowering)
 
 
-def compile_train(task: Task, executor: Executor) -> Program | TooLarge:
-    """The step of the first phase."""
+def compile_train(task: Task, executor: Executor, *, lowered_for: str | None = None) -> Program | TooLarge:
+    """The step of the first phase.
+
+    Args:
+        lowered_for: a platform that it is only lowered for, since its compiler needs the devices.
+    """
     batch = _batch(task, task.config.data.batch_size) | {
         name: jax.ShapeDtypeStruct((task.config.data.batch_size,), np.int32) for name in ("epoch", "index")
     }
     step = executor.compile_train(task.train_steps[0])
-    return _compile(step, executor.state_shapes(task.initialize.shapes()), executor.batch_shapes(batch))
+    return _compile(step, lowered_for, executor.state_shapes(task.initialize.shapes()), executor.batch_shapes(batch))
 
 
-def compile_eval(task: Task, executor: Executor) -> Program | TooLarge:
-    """The step of evaluation."""
+def compile_eval(task: Task, executor: Executor, *, lowered_for: str | None = None) -> Program | TooLarge:
+    """The step of evaluation; see `compile_train`."""
     state = executor.state_shapes(task.initialize.shapes())
     batch = executor.batch_shapes(_batch(task, task.config.eval.batch_size))
-    return _compile(executor.compile_eval(task.eval_step), state.params, state.batch_stats, batch)
+    return _compile(executor.compile_eval(task.eval_step), lowered_for, state.params, state.batch_stats, batch)
 
 
 def _batch(task: Task, size: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -96,8 +100,12 @@ def _batch(task: Task, size: int) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-def _compile(step: Any, *arguments: Any) -> Program | TooLarge:
+def _compile(step: Any, lowered_for: str | None, *arguments: Any) -> Program | TooLarge:
     start = time.perf_counter()
+    if lowered_for is not None:
+        lowered = step.trace(*arguments).lower(lowering_platforms=(lowered_for,))
+        seconds = time.perf_counter() - start
+        return Program(None, None, None, None, None, _count_operations(lowered.as_text()), seconds, None)
     lowered = step.lower(*arguments)
     middle = time.perf_counter()
     try:
@@ -112,10 +120,14 @@ def _compile(step: Any, *arguments: Any) -> Program | TooLarge:
         flops=costs.get("flops", 0.0),
         bytes_accessed=costs.get("bytes accessed", 0.0),
         padding=find_padding(text),
-        operations=sum(" = " in line for line in text.splitlines()),
+        operations=_count_operations(text),
         lower_seconds=middle - start,
         compile_seconds=end - middle,
     )
+
+
+def _count_operations(text: str) -> int:
+    return sum(" = " in line for line in text.splitlines())
 
 
 def _memory(found: Any) -> Memory:

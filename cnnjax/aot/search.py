@@ -22,13 +22,17 @@ class Largest:
     """Bytes of a device by batch."""
 
 
-def largest_batch(peak: Peak, unit: int, *, available: int, start: int, most: int = 2**24) -> Largest | None:
+def largest_batch(
+    peak: Peak, unit: int, *, available: int, start: int, likely: bool = False, fixed: int = 0, most: int = 2**24
+) -> Largest | None:
     """The largest multiple of `unit` that fits while the next one does not, both compiled.
 
     Args:
         peak: compiles a batch.
         available: bytes of a device, to guess by.
         start: the first batch to try; a multiple of `unit`.
+        likely: whether that is likely to be the answer, so that the one after it is tried next.
+        fixed: bytes that no batch would need, to guess by after the first trial; 0 for unknown.
         most: where to give up.
 
     Returns:
@@ -42,7 +46,7 @@ def largest_batch(peak: Peak, unit: int, *, available: int, start: int, most: in
             tried[count * unit], fits[count] = peak(count * unit)
         return fits[count]
 
-    count = max(start // unit, 1)
+    first = count = max(start // unit, 1)
     below, above = 0, most // unit + 1
     while above - below > 1:
         if try_out(count):
@@ -51,15 +55,17 @@ def largest_batch(peak: Peak, unit: int, *, available: int, start: int, most: in
             above = count
         if below >= most // unit:
             return None
-        count = _guess(tried, unit, available, below, above)
+        known = ({0: fixed} if fixed else {}) | tried
+        beside = likely and len(tried) == 1
+        count = first + (1 if below else -1) if beside else _guess(known, unit, available, below, above)
     return Largest(below * unit if below else None, above * unit, tried)
 
 
 def _guess(tried: dict[int, int], unit: int, available: int, below: int, above: int) -> int:
     """Between what fits and what does not, where a line through the two nearest trials meets what is available."""
     known = sorted(tried.items())
-    lower = [each for each in known if each[0] <= below * unit]
     upper = [each for each in known if each[0] >= above * unit]
+    lower = [each for each in known if each[0] <= below * unit]
     # Of both sides the nearest; of one side alone its two nearest.
     nearest = [*lower[-1:], *upper[:1]] if lower and upper else [*lower[-2:], *upper[:2]]
     (batch, size), (other, other_size) = nearest[0], nearest[-1]

@@ -90,8 +90,8 @@ def _only_training(config: Config, steps: int) -> Config:
     tree = merge(
         to_tree(config),
         {
-            "train": {"duration": {"steps": steps}},
-            "schedule": {"warmup": None},
+            "train": {"duration": {"steps": steps}, "profile": None},
+            "schedule": {"warmup": None, "warmup_from": "zero"},
             "eval": {"every": None},
             "checkpoint": {"every": {"steps": steps}},
             "log": {"every": {"steps": max(1, steps // 4)}},

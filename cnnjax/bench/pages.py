@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 
 
 # What a measurement may depend on, where it is installed.
-_LIBRARIES = ("torch", "torchvision", "timm", "keras", "flaxmodels")
+_LIBRARIES = ("torch", "torchvision", "timm", "keras", "flaxmodels", "libtpu")
 
 
 def add_row(

@@ -10,7 +10,7 @@ from cnnjax.bench.pages import Row, add_row
 from cnnjax.config import Config
 from cnnjax.config_files import load_config
 from cnnjax.study.together import Timed, on_one_device, time_ways
-from cnnjax.train.loop import prepare
+from cnnjax.train.opening import prepare
 
 # Small ones: large networks fill a device with one seed.
 NETWORKS: dict[str, str] = {

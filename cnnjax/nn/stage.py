@@ -3,7 +3,7 @@
 import functools
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -96,6 +96,11 @@ def linear_drop_rates(last: float, stage_sizes: tuple[int, ...]) -> list[tuple[f
     rates = [last * index / max(count - 1, 1) for index in range(count)]
     ends = [sum(stage_sizes[: index + 1]) for index in range(len(stage_sizes))]
     return [tuple(rates[end - size : end]) for size, end in zip(stage_sizes, ends, strict=True)]
+
+
+def is_stacked(names: Iterable[str]) -> bool:
+    """Whether a variable, given by the names that lead to it, has the blocks of a scanned run along its first axis."""
+    return any(_STACK.fullmatch(name) for name in names)
 
 
 def unstack_blocks(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,11 +9,13 @@ from jax.experimental import topologies
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType
 
-from cnnjax.config import Config, ParallelConfig
+from cnnjax.config import Config
 from cnnjax.config_base import expanded
+from cnnjax.config_parallel import ParallelConfig
 from cnnjax.errors import ConfigError, RunError
 from cnnjax.ops.onednn import resolve
-from cnnjax.parallel.executor import AXIS, Executor, platform_of
+from cnnjax.parallel.executor import Executor, platform_of
+from cnnjax.parallel.layout import AXIS
 
 
 def keep_compiled(config: ParallelConfig) -> None:
@@ -66,7 +68,8 @@ def make_absent_executor(config: Config, topology: str) -> Executor:
     """The executor of a config on devices that need not be here: what it compiles cannot be run.
 
     Args:
-        topology: such as v5e:4x4 of TPUs, or cpu:8 of this machine's own devices.
+        topology: such as v5e:4x4 of TPUs, or cpu:8 of this machine's own devices; cuda:8 has those stand for GPUs,
+            which programs are lowered for without them.
 
     Raises:
         ConfigError: there is no such topology, or a batch cannot be spread evenly over it.
@@ -87,14 +90,18 @@ def count_devices(topology: str) -> int:
 
 def _devices_of(topology: str) -> list[jax.Device]:
     kind, _, sizes = topology.partition(":")
-    if kind == "cpu":
+    if kind in ("cpu", "cuda"):
         available = jax.devices("cpu")
         if not (sizes.isdigit() and 0 < int(sizes) <= len(available)):
             raise ConfigError(
-                f"--topology: expected cpu:1 to cpu:{len(available)}, got '{topology}'; XLA_FLAGS="
+                f"--topology: expected {kind}:1 to {kind}:{len(available)}, got '{topology}'; XLA_FLAGS="
                 "--xla_force_host_platform_device_count=8 makes eight devices of this machine"
             )
         return available[: int(sizes)]
+    if not kind.startswith("v"):
+        raise ConfigError(
+            f"--topology: expected a TPU and its shape, such as v5e:4x4, cpu:8 or cuda:8, got '{topology}'"
+        )
     if importlib.util.find_spec("libtpu") is None:
         raise RunError("to compile for TPUs needs libtpu; install it: pip install 'cnnjax[tpu-aot]'")
     # It would ask the machine's own TPUs, and a server of the cloud's, for what they are.
@@ -129,4 +136,4 @@ def _make_executor(config: Config, devices: list[jax.Device]) -> Executor:
     kind, wanted = config.parallel.executor, config.ops.conv
     # pmap takes no options for the compiler.
     lowering = wanted if kind == "pmap" else resolve(wanted, platform_of(mesh), config.train.precision)
-    return Executor(kind, mesh, lowering)
+    return Executor(kind, mesh, lowering, config.parallel.shard_state, config.parallel.shard_from)

@@ -7,15 +7,18 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cnnjax.config import ConvLowering
+from cnnjax.config_parallel import ShardState
 from cnnjax.ops.onednn import CompilerOptions, compiler_options
+from cnnjax.parallel.layout import AXIS, Layout
 from cnnjax.train.metrics import Batch, Metrics
 from cnnjax.train.state import TrainState
 from cnnjax.train.step import BatchAxis, EvalStep, TrainStep
 
-AXIS, _SEEDS = "data", "seeds"
+_SEEDS = "seeds"
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class Executor:
     mesh: Mesh
     lowering: ConvLowering = "xla"
     """How the network's convolutions are to be written for it."""
+    shard_state: ShardState = "none"
+    shard_from: int = 1
+    """As in the config, under jit alone."""
 
     @property
     def devices(self) -> int:
@@ -45,7 +51,16 @@ class Executor:
     @property
     def axis(self) -> BatchAxis:
         """How a step sees the batch."""
-        return BatchAxis(shards=self.devices) if self.kind == "jit" else BatchAxis(name=AXIS)
+        if self.kind == "pmap":
+            return BatchAxis(name=AXIS)
+        if self.shard_state == "none":
+            return BatchAxis(shards=self.devices)
+        return BatchAxis(shards=self.devices, gather=self.layout.gather, scatter=self.layout.scatter)
+
+    @property
+    def layout(self) -> Layout:
+        """Where the arrays of a state lie, under jit."""
+        return Layout(self.mesh, self.shard_state, self.shard_from)
 
     @property
     def _compiler_options(self) -> CompilerOptions:
@@ -68,28 +83,44 @@ class Executor:
         """The step over all devices, its state donated."""
         if self.kind == "pmap":
             return jax.pmap(step, axis_name=AXIS, devices=self._pmap_devices(), donate_argnums=0)
+        # None: as the arguments lie, and as they are laid out within the step.
+        state = self._replicated if self.shard_state == "none" else None
         return jax.jit(
-            step,
-            in_shardings=(self._replicated, self._split),
-            out_shardings=(self._replicated, self._replicated),
+            step if self.shard_state == "none" else self._laid_out(step),
+            in_shardings=(state, self._split),
+            out_shardings=(state, self._replicated),
             donate_argnums=0,
             compiler_options=self._compiler_options,
         )
+
+    def _laid_out(self, step: TrainStep) -> TrainStep:
+        def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+            new_state, metrics = step(state, batch)
+            return self.layout.constrain(new_state), metrics
+
+        return train_step
 
     def compile_eval(self, step: EvalStep) -> EvalStep:
         """The step over all devices."""
         if self.kind == "pmap":
             return jax.pmap(step, axis_name=AXIS, devices=self._pmap_devices())
+        params = self._replicated if self.shard_state == "none" else None
         return jax.jit(
             step,
-            in_shardings=(self._replicated, self._replicated, self._split),
+            in_shardings=(params, params, self._split),
             out_shardings=self._replicated,
             compiler_options=self._compiler_options,
         )
 
-    def state_shapes(self, state: Any) -> Any:
+    def state_shapes(self, state: TrainState) -> TrainState:
         """The shapes of a state's arrays as the step takes them; the state may itself be of shapes."""
-        return jax.tree.map(self._one_each, state) if self.kind == "pmap" else state
+        if self.kind == "pmap":
+            return jax.tree.map(self._one_each, state)
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            state,
+            self.layout.of(state),
+        )
 
     def batch_shapes(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The shapes of a whole batch's arrays as the step takes them."""
@@ -109,17 +140,17 @@ class Executor:
     def put_state(self, state: TrainState) -> TrainState:
         """A state, equal in every process, to the form in which the step takes it."""
         if self.kind == "jit":
-            return jax.tree.map(self._replicate, state)
+            return jax.tree.map(self._lay, state, self.layout.of(state))
         local = len(self.mesh.local_devices)
         return jax.tree.map(
             lambda leaf: jax.device_put(np.broadcast_to(to_host(leaf), (local, *leaf.shape)), self._local), state
         )
 
     def copy_state(self, state: TrainState) -> TrainState:
-        """A copy that outlives the donation of `state`, replicated over the mesh whatever the executor."""
+        """A copy that outlives the donation of `state`, as it lies under jit, whatever the executor."""
         if self.kind == "jit":
             return jax.tree.map(jnp.copy, state)
-        return jax.tree.map(lambda leaf: self._replicate(leaf.addressable_shards[0].data[0]), state)
+        return jax.tree.map(lambda leaf: self._lay(leaf.addressable_shards[0].data[0], self._replicated), state)
 
     def read_metrics(self, metrics: Metrics) -> dict[str, tuple[float, float]]:
         """(sum, count) on the host; waits for the step that made them."""
@@ -131,10 +162,13 @@ class Executor:
     def _dealt(self, leaf: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((self.devices, leaf.shape[0] // self.devices, *leaf.shape[1:]), leaf.dtype)
 
-    def _replicate(self, leaf: Any) -> jax.Array:
+    def _lay(self, leaf: Any, sharding: NamedSharding) -> jax.Array:
         if self.process_count == 1:
-            return jax.device_put(leaf, self._replicated)
-        return jax.make_array_from_process_local_data(self._replicated, to_host(leaf))
+            return jax.device_put(leaf, sharding)
+        if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+            return leaf
+        host = to_host(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
     def _pmap_devices(self) -> list[jax.Device] | None:
         # Naming devices is for a subset in one process; over several processes pmap takes all of each.
@@ -162,10 +196,12 @@ def _mesh_of_seeds(count: int) -> Mesh:
 
 
 def to_host(leaf: Any) -> np.ndarray:
-    """A replicated array, or one of this process's own, in host memory."""
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+    """The whole of an array in host memory; where processes hold parts of it, all must call this, and get all of it."""
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+        return np.asarray(leaf)
+    if leaf.is_fully_replicated:
         return np.asarray(leaf.addressable_data(0))
-    return np.asarray(leaf)
+    return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
 
 
 def _first(leaf: jax.Array) -> float:

@@ -104,10 +104,10 @@ def _of_map(values: jax.Array) -> dict[str, jax.Array]:
     }
 
 
-def gradient_batch(task: Task, data: Datasets) -> Mapping[str, Any]:
-    """The first batch that a run with this seed sees."""
+def gradient_batch(task: Task, data: Datasets, shard: Shard) -> Mapping[str, Any]:
+    """The first batch that a run with this seed sees, of it a process's part."""
     batches = TrainBatches(
-        data.train, batch_size=task.config.data.batch_size, seed=task.config.seed, shard=Shard(),
+        data.train, batch_size=task.config.data.batch_size, seed=task.config.seed, shard=shard,
         crop=task.config.data.crop,
     )  # fmt: skip
     return batches[0]
@@ -125,7 +125,8 @@ def diagnose(
     """
     found: dict[str, Any] = {}
     if "gradient_norm" in asked:
-        batch = executor.put_batch(gradient_batch(task, data))
+        shard = Shard(executor.process_index, executor.process_count)
+        batch = executor.put_batch(gradient_batch(task, data, shard))
         found["gradient_norm"] = {}
         for moment, at in {"start": first_state(task)[0], "end": state}.items():
             norms = _plain(tools.gradient_norms(at, batch))

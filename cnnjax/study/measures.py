@@ -13,7 +13,7 @@ from cnnjax.config_files import flatten
 from cnnjax.data.examples import ChosenExamples, Datasets
 from cnnjax.errors import ConfigError
 from cnnjax.models import create_model
-from cnnjax.parallel import Executor
+from cnnjax.parallel import Executor, is_first
 from cnnjax.registry import did_you_mean
 from cnnjax.study.diagnostics import Tools, diagnose
 from cnnjax.train.evaluation import evaluate_state, load_state
@@ -62,6 +62,8 @@ def measure(
         "seconds": result["seconds"],
         **diagnose(task, data, executor, state, asked, tools),
     }
+    if not is_first():
+        return
     path = run_dir / MEASURES
     try:
         write_whole(path, json.dumps(measures, indent=1) + "\n")

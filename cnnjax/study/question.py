@@ -180,6 +180,11 @@ class Study(Section):
         return self.seeds if isinstance(self.seeds, tuple) else tuple(range(self.seeds))
 
 
+def is_study(path: Path) -> bool:
+    """Whether a file asks a question, and is not a single run's; ConfigError where it cannot be read."""
+    return "question" in read_yaml(path)
+
+
 def load_study(path: str | Path) -> tuple[Study, Tree]:
     """Reads a study's file.
 

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +15,14 @@ from cnnjax.config_data import DataConfig
 from cnnjax.data.examples import Datasets
 from cnnjax.data.sources import load
 from cnnjax.errors import ConfigError, TrainingError
-from cnnjax.parallel import Executor
+from cnnjax.parallel import Executor, first_says, is_first, join_processes
 from cnnjax.study.arms import Arm
 from cnnjax.study.diagnostics import Tools
 from cnnjax.study.measures import costs_of, measure, read_measures
 from cnnjax.study.question import Study
 from cnnjax.study.together import Timed, Way, compile_together, fastest, on_one_device, time_ways, train_together
-from cnnjax.train.loop import prepare, train_task
+from cnnjax.train.loop import train_task
+from cnnjax.train.opening import prepare
 from cnnjax.train.reporting import Record, Reporter
 from cnnjax.train.run_files import FAILURE as FAILURE_SHAPE
 from cnnjax.train.run_files import read_json
@@ -109,6 +111,8 @@ def run_study(
 ) -> bool:
     """Trains what is not finished yet: skips finished and failed runs, continues interrupted ones.
 
+    Several processes of a job train every run together; the first one keeps the books.
+
     Args:
         folder: holds a run folder for each run.
         shard: the part to do here; others are somebody else's.
@@ -122,8 +126,10 @@ def run_study(
     Raises:
         ConfigError, DataError, RunError: something is wrong with the study or the machine, not with one run.
     """
+    join_processes(arms[0].config.parallel)
+    say = say if is_first() else lambda _: None
     everything = plan(arms, folder)
-    todo = [run for run in shard.of(everything) if _is_due(run, study, retry_failed)]
+    todo = [run for run in shard.of(everything) if first_says(partial(_is_due, run, study, retry_failed))]
     say(f"{len(everything)} runs, {len(everything) - len(todo)} of them done or another shard's; {len(todo)} to do")
     doing = _Doing(study, everything, len(todo), say, _costs([run.arm for run in todo]))
     for arm, of_arm in groupby(todo, lambda run: run.arm):
@@ -144,7 +150,9 @@ class _Doing:
 
     def train_arm(self, arm: Arm, runs: Sequence[Run]) -> bool:
         """Trains an arm's runs, together where that is asked for; False where the study has to end here."""
-        alone = self.study.together == "separate" or len(runs) == 1
+        # Seeds train together on one process's devices; and a profile is of one run's steps.
+        several = len(runs) > 1 and jax.process_count() == 1 and arm.config.train.profile is None
+        alone = self.study.together == "separate" or not several
         task, data, executor = prepare(arm.config if alone else on_one_device(arm.config))
         tools = Tools(task, executor)
         if not alone:
@@ -158,13 +166,14 @@ class _Doing:
         where = f"[{self.begun}/{self.todo}] {run}"
         if self._budget_is_spent():
             return False
-        if in_use(run.path):
+        if first_says(partial(in_use, run.path)):
             self.say(f"{where}: another process is at it")
             self.complete = False
             return True
-        if status_of(run, self.study) == "finished":  # by another process, meanwhile
+        if first_says(lambda: status_of(run, self.study) == "finished"):  # by another process, meanwhile
             return True
-        (run.path / FAILURE).unlink(missing_ok=True)
+        if is_first():
+            (run.path / FAILURE).unlink(missing_ok=True)
         since, own = time.perf_counter(), task.with_seed(run.seed)
         result: Record | BaseException
         try:
@@ -213,7 +222,8 @@ class _Doing:
     ) -> bool:
         """Keeps a run's failure or its measures; False if it was told to stop."""
         if isinstance(result, BaseException):
-            _note_failure(run, result, seconds)
+            if is_first():
+                _note_failure(run, result, seconds)
             self.say(f"{where}: failed: {result}")
             return True
         if not result["finished"]:
@@ -221,8 +231,7 @@ class _Doing:
             return False
         costs = self.costs[run.arm.name]
         measure(run.path, result, task, data, executor, self.study.diagnostics, tools, costs)
-        measures = read_measures(run.path) or {}
-        self.say(f"{where}: test error {measures['test_error']:.2f} %, {seconds:.0f} s")
+        self.say(f"{where}: test error {100 * (1 - result['accuracy']):.2f} %, {seconds:.0f} s")
         return True
 
     def _way(self, task: Task, data: Datasets, executor: Executor, seeds: int) -> Timed:
@@ -236,7 +245,7 @@ class _Doing:
 
     def _budget_is_spent(self) -> bool:
         minutes = self.study.budget.minutes
-        if minutes is None or minutes_spent(self.everything, self.study) < minutes:
+        if minutes is None or first_says(lambda: minutes_spent(self.everything, self.study) < minutes):
             return False
         self.say(f"the budget of {minutes:g} minutes is spent; raise budget.minutes to go on")
         return True

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax.checkpoint import Checkpoints
-from cnnjax.config import Config, ParallelConfig
+from cnnjax.config import Config
+from cnnjax.config_parallel import ParallelConfig
 from cnnjax.data.examples import Datasets, Examples
 from cnnjax.data.loader import Shard, eval_batches
 from cnnjax.data.sources import load

@@ -9,32 +9,28 @@ from typing import Any
 
 import jax
 
-from cnnjax.checkpoint import Checkpoints
 from cnnjax.config import Config
 from cnnjax.data.examples import Datasets
 from cnnjax.data.loader import Shard, TrainStream, train_batches
-from cnnjax.data.sources import load
-from cnnjax.errors import CnnjaxError, RunError, TrainingError
-from cnnjax.parallel import Executor, agree, broadcast, join_processes, keep_compiled, make_executor, should_stop
+from cnnjax.errors import TrainingError
+from cnnjax.parallel import Executor, broadcast, should_stop
 from cnnjax.train.evaluation import LAG, evaluate_state
 from cnnjax.train.figures import draw_learning_curve
-from cnnjax.train.init_from import describe, load_into
+from cnnjax.train.opening import HeldRun, begin, hold_run, prepare
+from cnnjax.train.optimizer import describe_scaling
+from cnnjax.train.profiling import profiling
 from cnnjax.train.reporting import Clock, Reporter, Sums
 from cnnjax.train.run_folder import (
-    CHECKPOINTS,
     CURVE,
-    INIT_FROM,
     RESULT,
     Record,
-    RunFolder,
     default_run_dir,
-    describe_changes,
     not_written,
     read_history,
 )
 from cnnjax.train.signals import termination
 from cnnjax.train.state import TrainState
-from cnnjax.train.task import DataFacts, Task, check_names, make_task
+from cnnjax.train.task import Task
 from cnnjax.train.tensorboard import TensorBoard
 
 
@@ -60,27 +56,6 @@ def fit(
     return train_task(task, data, executor, path, force=force, reporter=reporter or Reporter())
 
 
-def prepare(config: Config) -> tuple[Task, Datasets, Executor]:
-    """Joins the job's processes, loads the data, and binds the config to them and to the devices.
-
-    Raises:
-        ConfigError, DataError, RunError: see `fit`.
-    """
-    check_names(config)
-    join_processes(config.parallel)
-    keep_compiled(config.parallel)
-    executor = make_executor(config)
-    data = load(config.data)
-    task = make_task(
-        config,
-        DataFacts.of(data),
-        axis=executor.axis,
-        lowering=executor.lowering,
-        unroll_accumulation=jax.default_backend() == "cpu",
-    )
-    return task, data, executor
-
-
 def train_task(
     task: Task, data: Datasets, executor: Executor, path: Path, *, force: bool, reporter: Reporter
 ) -> Record:
@@ -94,37 +69,20 @@ def open_training(
     task: Task, data: Datasets, executor: Executor, path: Path, *, force: bool, reporter: Reporter
 ) -> Iterator["Training"]:
     """Holds a run folder while something trains in it; errors are those of `fit`."""
-    folder, changes = _open_folder(path, task, force, executor)
-    try:
-        if changes:
-            reporter.message(f"continuing with a changed config: {describe_changes(changes)}")
-        checkpoints = Checkpoints(path / CHECKPOINTS, task.config.checkpoint)
+    with hold_run(task, executor, path, force=force, reporter=reporter) as held:
         try:
-            yield Training(task, data, executor, path, folder, checkpoints, reporter)
+            yield Training(task, data, executor, held, reporter)
         finally:
             reporter.stop()
-            checkpoints.close()
-    finally:
-        if folder is not None:
-            folder.close()
 
 
 class Training:
     """One process's part in training one run folder."""
 
-    def __init__(
-        self,
-        task: Task,
-        data: Datasets,
-        executor: Executor,
-        path: Path,
-        folder: RunFolder | None,
-        checkpoints: Checkpoints,
-        reporter: Reporter,
-    ) -> None:
-        self.task, self.data, self.executor, self.path, self.reporter = task, data, executor, path, reporter
-        self.folder, self.checkpoints = folder, checkpoints
-        self.eval_step = executor.compile_eval(task.eval_step)
+    def __init__(self, task: Task, data: Datasets, executor: Executor, held: HeldRun, reporter: Reporter) -> None:
+        self.task, self.data, self.executor, self.held, self.reporter = task, data, executor, held, reporter
+        self.path, self.folder, self.checkpoints, self.watch = held.path, held.folder, held.checkpoints, held.watch
+        self.eval_step = self.watch.noting(executor.compile_eval(task.eval_step), "evaluating")
         self.since, self.seconds_before, self.sharing = time.perf_counter(), 0.0, 1
         self.interval = Sums()
         self.evaluated: tuple[int, float] | None = None
@@ -147,9 +105,12 @@ class Training:
 
     def _train_on(self, batches: TrainStream) -> Record:
         task, config = self.task, self.task.config
-        train_steps = [self.executor.compile_train(train_step) for train_step in task.train_steps]
+        compiled = [self.executor.compile_train(train_step) for train_step in task.train_steps]
+        train_steps = [self.watch.noting(train_step, "training") for train_step in compiled]
         state, step = self.start_or_resume(batches)
         if step < task.total_steps:
+            if (scaling := describe_scaling(config.schedule, config.data.batch_size)) is not None:
+                self.reporter.message(scaling)
             self.reporter.start(step, task.total_steps, config.data.batch_size)
         if step == task.total_steps and broadcast(int(not self.is_evaluated(step))):
             self.evaluate(state, step)  # stopped here once, on its way to more steps than are asked for now
@@ -157,13 +118,19 @@ class Training:
         stopped = False
         clock = Clock(step)
         first = step + 1
-        with termination() as asked:
+        with termination() as asked, profiling(config.train.profile, self.path, step, self.reporter) as profile:
             while step < task.total_steps and not stopped:
-                state, metrics = train_steps[task.phase_after(step)](state, next(batches))
+                self.watch.note("reading data")
+                with profile.annotate(step + 1):
+                    batch = next(batches)
+                    state, metrics = train_steps[task.phase_after(step)](state, batch)
                 step += 1
+                self.watch.began(step)
                 if step == first:
                     jax.block_until_ready(metrics)
                     self.reporter.message(f"compiled the step in {clock.seconds():.1f} s")
+                    clock.restart(step)
+                if profile.end(step, metrics):
                     clock.restart(step)
                 pending.append((step, metrics))
                 stopped = should_stop(asked.is_set(), step)
@@ -184,42 +151,17 @@ class Training:
 
     def start_or_resume(self, batches: TrainStream) -> tuple[TrainState, int]:
         """The state to go on from and its step; `batches` are set to what follows."""
-        state = self.task.init_state()
-        restored = self.checkpoints.restore(self.executor.copy_state(self.executor.put_state(state)))
-        step = 0
-        if restored is not None:
-            for warning in restored.warnings:
-                self.reporter.message(f"warning: {warning}; continuing from the one before, of step {restored.step}")
-            state, step = restored.state, restored.step
-            batches.set_state(restored.progress["iterator"])
-            self.interval = Sums(restored.progress["interval"])
-            self.seconds_before = restored.progress.get("seconds", 0.0)
-            if step > self.task.total_steps:
-                raise RunError(
-                    f"{self.path} is at step {step} already, and train.duration asks for {self.task.total_steps}; "
-                    "ask for more, or choose another --run-dir"
-                )
-            what = f"{self.path} is finished," if step == self.task.total_steps else f"continuing {self.path}"
-            self.reporter.message(f"{what} at step {step} of {self.task.total_steps}")
-        else:
-            if read_history(self.path):
-                self.reporter.message(f"{self.path} has no checkpoint; starting again from step 0")
-            if self.task.config.init_from is not None:
-                state, told = load_into(state, self.task, self.task.config.init_from)
-                self.reporter.message(f"init_from: {describe(told)}")
-                if self.folder is not None:
-                    self.folder.write(INIT_FROM, told)
-        if self.folder is not None:
-            self.folder.adopt(self.task.config, self.task.facts)
-            self.folder.rewind(step)
-            if self.task.config.log.tensorboard:
-                self.tensorboard = TensorBoard(self.path, step)
-        return self.executor.put_state(state), step
+        begun = begin(self.task, self.executor, self.held, self.reporter)
+        if begun.iterator is not None:
+            batches.set_state(begun.iterator)
+        self.interval, self.seconds_before, self.tensorboard = begun.interval, begun.seconds, begun.tensorboard
+        return begun.state, begun.step
 
     def read_oldest(self, pending: deque[tuple[int, Any]]) -> None:
         """Takes the metrics that wait longest, and waits for the step that made them."""
         step, metrics = pending.popleft()
         self.note_metrics(step, self.executor.read_metrics(metrics))
+        self.watch.note("training")
 
     def note_metrics(self, step: int, values: dict[str, tuple[float, float]]) -> None:
         """Adds a step's sums to its interval's; TrainingError where loss or gradient are not finite."""
@@ -266,6 +208,7 @@ class Training:
 
     def save(self, state: TrainState, step: int, iterator: Any) -> None:
         """Starts writing a checkpoint; `iterator` is the position in the data."""
+        self.watch.note("saving a checkpoint")
         progress = {"iterator": iterator, "interval": self.interval.totals, "seconds": self.seconds()}
         accuracy = self.evaluated[1] if self.evaluated is not None and self.evaluated[0] == step else None
         self.checkpoints.save(self.executor.copy_state(state), progress, accuracy)
@@ -283,6 +226,7 @@ class Training:
 
     def finish(self, step: int, trained_now: bool) -> Record:
         """Waits for what is being written, draws the curve, and returns `fit`'s result."""
+        self.watch.note("ending")
         self.checkpoints.wait()
         self.reporter.stop()
         if self.tensorboard is not None:
@@ -325,21 +269,3 @@ def due_at(task: Task, step: int) -> tuple[bool, bool, bool]:
     steps = (each.to_steps(task.steps_per_epoch, config.data.batch_size) if each else None for each in every)
     log, evaluation, save = (last or (each is not None and step % each == 0) for each in steps)
     return log, evaluation, save
-
-
-def _open_folder(
-    path: Path, task: Task, force: bool, executor: Executor
-) -> tuple[RunFolder | None, dict[str, tuple[Any, Any]]]:
-    """Only process 0 writes to the folder; if it must not, every process learns so."""
-    folder: RunFolder | None = None
-    changes: dict[str, tuple[Any, Any]] = {}
-    failure: str | None = None
-    if executor.process_index == 0:
-        try:
-            folder, changes = RunFolder.open(path, task.config, task.facts, force=force)
-        except CnnjaxError as error:
-            if executor.process_count == 1:
-                raise
-            failure = str(error)
-    agree(failure)
-    return folder, changes

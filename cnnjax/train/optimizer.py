@@ -9,16 +9,11 @@ import jax.numpy as jnp
 import optax
 from chex import ArrayTree
 
-from cnnjax.config import (
-    ConstantSchedule,
-    CosineSchedule,
-    OptimizerConfig,
-    PolynomialSchedule,
-    Schedule,
-    StepSchedule,
-)
+from cnnjax.config import OptimizerConfig
+from cnnjax.config_schedule import ConstantSchedule, CosineSchedule, PolynomialSchedule, Schedule, StepSchedule
 from cnnjax.errors import ConfigError
 from cnnjax.registry import did_you_mean, unknown
+from cnnjax.train.layerwise import LAYERWISE
 from cnnjax.train.phases import Phases
 
 # Functions of optax that take a learning rate, and cannot be used all the same.
@@ -30,6 +25,7 @@ _UNUSABLE = {
 _CONSTANT_RATE = ("rprop", "sm3")
 _DECAYS = ("weight_decay", "weight_decay_rate")
 _MASKS = ("mask", "weight_decay_mask")
+_HIDDEN = {"learning_rate", "seed", *_DECAYS, *_MASKS}  # optax calls the seed `key` now
 
 
 def list_optimizers() -> list[str]:
@@ -71,7 +67,8 @@ def make_optimizer(
     """Clipping, then weight decay, then the named optimizer, then each layer's part of the learning rate.
 
     Weight decay is the optimizer's own where it has one with a mask (decoupled: adamw, lion, lamb...), else it is
-    added to the gradient (L2 regularisation, as in SGD).
+    added to the gradient (L2 regularisation, as in SGD). lars and lamb are ours, see `cnnjax.train.layerwise`: what
+    does not decay has no learning rate of its own under them.
 
     Args:
         schedule: learning rate by step, or a constant one.
@@ -88,7 +85,8 @@ def make_optimizer(
             f"optimizer.name: optax.{config.name} takes a constant learning rate only; "
             "set schedule.kind=constant, schedule.warmup=null, and no learning_rate_factor in train.phases"
         )
-    parameters = inspect.signature(getattr(optax, config.name)).parameters
+    make = _function(config.name)
+    parameters = inspect.signature(make).parameters
     decay = next((name for name in _DECAYS if name in parameters), None)
     mask = next((name for name in _MASKS if name in parameters), None)
     mask_function = None if config.decay_norm_and_bias else decayed
@@ -107,7 +105,6 @@ def make_optimizer(
             args[decay] = 0.0
         if config.weight_decay:
             before.append(optax.add_decayed_weights(config.weight_decay, mask=mask_function))
-    make: Callable[..., optax.GradientTransformation] = getattr(optax, config.name)
     after = [scale_by_layer(config.layer_decay, layers)] if config.layer_decay < 1 else []
     optimizer = phases.optimizer(lambda rate: make(rate, **args), schedule, phase)
     return optax.chain(*before, optimizer, *after)
@@ -139,8 +136,15 @@ def decayed(params: ArrayTree) -> ArrayTree:
 
 
 def make_schedule(config: Schedule, total_steps: int, steps_per_epoch: int, batch_size: int) -> optax.Schedule | float:
-    """Learning rate by step (0 for the first update); a plain number where it never changes."""
-    peak = config.learning_rate
+    """Learning rate by step (0 for the first update); a plain number where it never changes.
+
+    Args:
+        batch_size: of all devices together; the peak follows it where the config has a `reference_batch`.
+
+    Raises:
+        ConfigError: the warm-up, or a boundary, does not fit into the run.
+    """
+    peak = config.peak(batch_size)
     warmup = config.warmup.to_steps(steps_per_epoch, batch_size) if config.warmup else 0
     if warmup >= total_steps:
         raise ConfigError(f"schedule.warmup: {warmup} steps leave none of the run's {total_steps} for the schedule")
@@ -155,12 +159,31 @@ def make_schedule(config: Schedule, total_steps: int, steps_per_epoch: int, batc
     elif isinstance(config, PolynomialSchedule):
         main = optax.polynomial_schedule(peak, peak * config.end_factor, config.power, rest)
     else:
-        main = _step_schedule(config, warmup, steps_per_epoch, batch_size)
+        main = _step_schedule(config, peak, warmup, steps_per_epoch, batch_size)
     if not warmup:
         return main
+    if config.warmup_from == "reference":
+        if peak < config.learning_rate:
+            raise ConfigError(
+                f"schedule.warmup_from: with data.batch_size {batch_size} below schedule.reference_batch "
+                f"{config.reference_batch} the rate would fall to its peak; leave warmup_from out"
+            )
+        # The first update has the reference rate, the first after the warm-up the peak.
+        return optax.join_schedules([optax.linear_schedule(config.learning_rate, peak, warmup), main], [warmup])
     # The first update already moves: peak / warmup, 2 * peak / warmup, ... peak.
     rise = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
     return optax.join_schedules([rise, main], [warmup])
+
+
+def describe_scaling(config: Schedule, batch_size: int) -> str | None:
+    """What a batch of that size makes of the learning rate, in a sentence; None where the config does not scale it."""
+    if config.reference_batch is None:
+        return None
+    law = "its square root" if config.batch_scaling == "sqrt" else "it"
+    return (
+        f"learning rate {config.peak(batch_size):g} for a batch of {batch_size}: {config.learning_rate:g} for one of "
+        f"{config.reference_batch}, scaled with {law}"
+    )
 
 
 def in_phases(schedule: optax.Schedule | float, factors: Mapping[int, float]) -> optax.Schedule | float:
@@ -181,18 +204,24 @@ def in_phases(schedule: optax.Schedule | float, factors: Mapping[int, float]) ->
     return scaled
 
 
-def _step_schedule(config: StepSchedule, warmup: int, steps_per_epoch: int, batch_size: int) -> optax.Schedule:
+def _step_schedule(
+    config: StepSchedule, peak: float, warmup: int, steps_per_epoch: int, batch_size: int
+) -> optax.Schedule:
     boundaries = [duration.to_steps(steps_per_epoch, batch_size) - warmup for duration in config.boundaries]
     if boundaries != sorted(set(boundaries)) or boundaries[0] <= 0:
         raise ConfigError("schedule.boundaries: expected each to be later than the one before, and than the warm-up")
-    return optax.piecewise_constant_schedule(config.learning_rate, dict.fromkeys(boundaries, config.factor))
+    return optax.piecewise_constant_schedule(peak, dict.fromkeys(boundaries, config.factor))
 
 
 def _settable(name: str) -> Mapping[str, inspect.Parameter]:
     """The optimizer's arguments that YAML can give: all but the learning rate, weight decay and functions."""
-    parameters = inspect.signature(getattr(optax, name)).parameters
-    hidden = {"learning_rate", *_DECAYS, *_MASKS, "trust_ratio_mask", "seed"}  # optax calls the seed `key` now
-    return {key: parameter for key, parameter in parameters.items() if key not in hidden}
+    parameters = inspect.signature(_function(name)).parameters
+    return {key: parameter for key, parameter in parameters.items() if key not in _HIDDEN}
+
+
+def _function(name: str) -> Callable[..., optax.GradientTransformation]:
+    function: Callable[..., optax.GradientTransformation] = LAYERWISE.get(name) or getattr(optax, name)
+    return function
 
 
 def _check_argument(path: str, value: Any, parameter: inspect.Parameter) -> None:

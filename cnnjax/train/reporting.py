@@ -1,7 +1,10 @@
 """What training tells whoever watches, and the sums behind it. Imports no JAX."""
 
 import math
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 Record = dict[str, Any]
@@ -9,6 +12,10 @@ Record = dict[str, Any]
 
 # A segmentation's metrics of each class, (pixels in both, pixels in either), are named by this and the class.
 CLASS_IOU = "iou of class "
+
+
+PATIENCE = 30.0
+"""Seconds after which somebody who waits is told for what."""
 
 
 class Reporter:
@@ -65,6 +72,24 @@ class Sums:
     def count(self, name: str) -> int:
         """How many examples went into a metric."""
         return round(self.totals.get(name, (0.0, 0.0))[1])
+
+
+@contextmanager
+def telling(tell: Callable[[str], None], what: str) -> Iterator[None]:
+    """Says `what` and for how long already, every PATIENCE seconds for as long as what it surrounds takes."""
+    done, since = threading.Event(), time.monotonic()
+
+    def keep_telling() -> None:
+        while not done.wait(PATIENCE):
+            tell(f"{what}, for {time.monotonic() - since:.0f} s now")
+
+    thread = threading.Thread(target=keep_telling, name="telling", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 class Clock:

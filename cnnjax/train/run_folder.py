@@ -34,7 +34,17 @@ _LOCK = ".cnnjax.lock"
 
 # Changes after which what was computed so far still stands. A schedule that spans the whole duration (cosine,
 # polynomial) is followed as the new duration has it from then on.
-_SAFE = ("name", "log.", "checkpoint.", "parallel.", "eval.", "data.prefetch", "data.workers", "train.duration.")
+_SAFE = (
+    "name",
+    "log.",
+    "checkpoint.",
+    "parallel.",
+    "eval.",
+    "data.prefetch",
+    "data.workers",
+    "train.duration.",
+    "train.profile",
+)
 
 
 class InUse(RunError):

@@ -15,8 +15,8 @@ def termination() -> Iterator[threading.Event]:
 
     With several processes, JAX's preemption service listens instead, and `should_stop` makes them agree.
     """
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:
+    asked, several = threading.Event(), jax.process_count() > 1
+    if threading.current_thread() is not threading.main_thread():
         yield asked
         return
 
@@ -24,8 +24,11 @@ def termination() -> Iterator[threading.Event]:
         if asked.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.set()
+        if several:
+            signal.raise_signal(signal.SIGTERM)  # which JAX hears
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    heard = (signal.SIGINT,) if several else (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, handle) for number in heard}
     try:
         yield asked
     finally:

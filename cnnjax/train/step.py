@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import jax
@@ -32,6 +32,10 @@ _DROPOUT = 0
 _AUGMENT = 2**32 - 1
 
 
+def _as_it_is(tree: ArrayTree) -> ArrayTree:
+    return tree
+
+
 @dataclass(frozen=True)
 class BatchAxis:
     """How the batch that a step sees is spread over devices."""
@@ -40,6 +44,10 @@ class BatchAxis:
     """Contiguous, equal parts that lie on different devices (jit over a mesh)."""
     name: str | None = None
     """Mapped axis over which the rest of the global batch lies (pmap)."""
+    gather: Callable[[ArrayTree], ArrayTree] = field(default=_as_it_is, compare=False)
+    """Brings parameters together that lie in parts on the devices."""
+    scatter: Callable[[ArrayTree], ArrayTree] = field(default=_as_it_is, compare=False)
+    """Leaves gradients on the devices that hold the state which they change."""
 
     def sum(self, tree: Any) -> Any:
         """Sums over the mapped axis, if there is one."""
@@ -116,9 +124,9 @@ def make_train_step(
         state: TrainState, batch: Batch, key: jax.Array, examples: jax.Array
     ) -> tuple[Metrics, ArrayTree, ArrayTree]:
         gradients, (metrics, batch_stats) = jax.grad(loss_of, has_aux=True)(
-            state.params, state.batch_stats, batch, key, examples
+            axis.gather(state.params), state.batch_stats, batch, key, examples
         )
-        return metrics, batch_stats, gradients
+        return metrics, batch_stats, axis.scatter(gradients)
 
     def accumulated(
         state: TrainState, batch: Batch, key: jax.Array, examples: jax.Array
@@ -191,7 +199,7 @@ def make_eval_step(
     """A pure (params, batch_stats, batch) -> metrics; masked examples count nowhere."""
 
     def eval_step(params: ArrayTree, batch_stats: ArrayTree, batch: Batch) -> Metrics:
-        outputs = predict(network, params, batch_stats, _inputs(batch, mean, std))
+        outputs = predict(network, axis.gather(params), batch_stats, _inputs(batch, mean, std))
         return axis.sum(batch_metrics(outputs, batch, loss))
 
     return eval_step

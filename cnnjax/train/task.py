@@ -133,6 +133,10 @@ def make_task(
     check_names(config)
     per_epoch = steps_per_epoch(facts.train_examples, config.data.batch_size)
     total = config.train.duration.to_steps(per_epoch, config.data.batch_size)
+    if config.train.profile is not None and config.train.profile.last > total:
+        raise ConfigError(
+            f"train.profile.last: {config.train.profile.last} is after the run's last step, {total}; give one within it"
+        )
     starts = _phase_starts(config, total, per_epoch)
     schedule = in_phases(
         make_schedule(config.schedule, total, per_epoch, config.data.batch_size),

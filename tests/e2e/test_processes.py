@@ -36,12 +36,12 @@ def start(config: Path, run_dir: Path, *words: str, devices: int = 2) -> subproc
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def start_two(config: Path, run_dir: Path, *words: str) -> list[subprocess.Popen]:
+def start_two(config: Path, run_dir: Path, *words: str, second: tuple[str, ...] = ()) -> list[subprocess.Popen]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{listener.getsockname()[1]}"
     job = ("--coordinator", coordinator, "--processes", "2", "--process-id")
-    return [start(config, run_dir, *words, *job, str(index)) for index in range(2)]
+    return [start(config, run_dir, *words, *(second if index else ()), *job, str(index)) for index in range(2)]
 
 
 def finish(*processes: subprocess.Popen) -> list[str]:
@@ -115,4 +115,15 @@ def test_a_refusal_reaches_every_process(config, tmp_path):
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 2, output
         assert "error:" in output
+        assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_a_host_without_the_data_ends_all(config, tmp_path):
+    second = ("data.source={kind: idx, path: /nowhere}",)
+    first, other = start_two(config, tmp_path / "run", second=second)
+    for process, error in ((first, "error: process 1 of this job cannot begin; see what"), (other, "/nowhere")):
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 2, output
+        assert error in output
         assert "Traceback" not in output

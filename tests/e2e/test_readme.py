@@ -13,8 +13,11 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+TPU = (ROOT / "docs" / "tpu.md").read_text()
+
+
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
 def test_the_python_lines_run(tmp_path, environment):
@@ -32,7 +35,14 @@ def test_the_python_lines_run(tmp_path, environment):
 
 
 @pytest.mark.parametrize(
-    "line", [line for block in blocks("bash") for line in block.splitlines() if line.startswith("cnnjax ")]
+    "line",
+    [
+        line
+        for page in (README, TPU)
+        for block in blocks("bash", page)
+        for line in block.splitlines()
+        if line.startswith("cnnjax ")
+    ],
 )
 def test_each_command_exists_with_its_options(line, cnnjax):
     """A command whose words are wrong is refused by the parser, before the files it names are looked for."""
@@ -40,6 +50,8 @@ def test_each_command_exists_with_its_options(line, cnnjax):
     # The same words on little work.
     if words[:2] == ["bench", "overhead"]:
         words += ["--steps", "20"]
+    if words[:2] == ["bench", "parallel"]:
+        words += ["--steps", "1", "--rounds", "1"]
     if words[:2] == ["bench", "input"]:
         words += ["--batches", "5"]
     if words[:2] == ["bench", "compile"]:

@@ -1,9 +1,12 @@
 """From a study's file to its arms."""
 
+from pathlib import Path
+
 import pytest
 
 from cnnjax.errors import ConfigError
 from cnnjax.study.arms import Range, read_study, slug
+from cnnjax.train.task import check_names
 
 HEAD = "question: Is it so?\nconfig: {model: {name: lenet5_modern}}\n"
 
@@ -193,3 +196,15 @@ def test_what_no_hypothesis_can_say(arms_of, hypothesis, sentence):
 
 def test_names_as_files():
     assert slug("two, weight 0.3/ü") == "two_weight_0.3"
+
+
+STUDIES = sorted((Path(__file__).resolve().parents[2] / "configs" / "studies").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda path: path.stem)
+def test_the_studies_that_come_along_can_be_read(file):
+    study, arms = read_study(file)
+    assert study.name == file.stem
+    assert bool(arms) == bool(study.axes)
+    for arm in arms:
+        check_names(arm.config)

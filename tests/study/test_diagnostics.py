@@ -11,7 +11,7 @@ import pytest
 from cnnjax.config_files import load_config
 from cnnjax.ops.local_response import local_response_norm
 from cnnjax.study.diagnostics import Tools, diagnose, feature_maps
-from cnnjax.train.loop import prepare
+from cnnjax.train.opening import prepare
 
 ASKED = ("gradient_norm", "activations", "dead_units")
 SMALL = (

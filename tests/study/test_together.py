@@ -14,7 +14,7 @@ from cnnjax.study.question import Study
 from cnnjax.study.runs import plan, run_study, status_of
 from cnnjax.study.together import WAYS, Timing, fastest, on_one_device
 from cnnjax.train.evaluation import load_state
-from cnnjax.train.loop import prepare
+from cnnjax.train.opening import prepare
 from cnnjax.train.run_folder import read_history
 
 SEEDS = (0, 1, 5, 6)
@@ -135,3 +135,11 @@ def test_a_study_chooses_for_itself(tmp_path):
     (told,) = (line for line in said if line.startswith("a step of 2 seeds: "))
     assert all(f"{way} " in told for way in ("separate", *WAYS))
     assert told.rpartition("chosen: ")[2] in ("separate", *WAYS)
+
+
+@pytest.mark.slow
+def test_runs_of_which_steps_are_traced_are_trained_one_by_one(tmp_path):
+    arm = arm_of("train.profile={first: 2, last: 3}", "train.duration={steps: 4}")
+    assert run_study(study_of("vmap"), [arm], tmp_path)
+    for run in plan([arm], tmp_path):
+        assert list(run.path.glob("profile/plugins/profile/*/*.xplane.pb"))

@@ -8,16 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from cnnjax.config import (
-    ConstantSchedule,
-    CosineSchedule,
-    Duration,
-    OptimizerConfig,
-    PolynomialSchedule,
-    StepSchedule,
-)
+from cnnjax.config import Duration, OptimizerConfig
+from cnnjax.config_schedule import ConstantSchedule, CosineSchedule, PolynomialSchedule, StepSchedule
 from cnnjax.errors import ConfigError
-from cnnjax.train.optimizer import check_optimizer, list_optimizers, make_optimizer, make_schedule
+from cnnjax.train.optimizer import check_optimizer, describe_scaling, list_optimizers, make_optimizer, make_schedule
 
 PARAMS = {
     "dense": {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "bias": jnp.array([0.3, -0.4])},
@@ -141,9 +135,7 @@ KERNELS = {"dense": {"kernel": True, "bias": False}, "norm": {"scale": False, "b
     [
         ("adamw", "weight_decay", "mask"),
         ("lion", "weight_decay", "mask"),
-        ("lamb", "weight_decay", "mask"),
         ("adan", "weight_decay", "mask"),
-        ("lars", "weight_decay", "weight_decay_mask"),
         ("adafactor", "weight_decay_rate", "weight_decay_mask"),
     ],
 )
@@ -286,3 +278,76 @@ def test_boundaries_out_of_order_are_refused(boundaries, warmup):
 
 def test_a_constant_rate_is_a_plain_number():
     assert make_schedule(ConstantSchedule(kind="constant", learning_rate=PEAK), TOTAL, PER_EPOCH, BATCH) == PEAK
+
+
+# Batches larger than the one that a rate is for
+
+
+def rates_for(batch, steps, **fields):
+    config = ConstantSchedule(kind="constant", learning_rate=0.1, reference_batch=256, **fields)
+    schedule = make_schedule(config, TOTAL, PER_EPOCH, batch)
+    return [float(schedule(step)) if callable(schedule) else schedule for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("scaling", "batch", "peak"),
+    [
+        # Goyal et al. 2017: 0.1 * k / 256 for a batch of k; their largest is 8192, at 3.2.
+        ("linear", 256, 0.1),
+        ("linear", 8192, 3.2),
+        ("linear", 64, 0.025),
+        ("sqrt", 256, 0.1),
+        ("sqrt", 4096, 0.4),
+        ("sqrt", 64, 0.05),
+    ],
+)
+def test_the_peak_follows_the_batch(scaling, batch, peak):
+    assert rates_for(batch, [0, 99], batch_scaling=scaling) == pytest.approx([peak, peak])
+
+
+def test_without_a_reference_the_batch_changes_nothing():
+    assert make_schedule(ConstantSchedule(kind="constant", learning_rate=0.1), TOTAL, PER_EPOCH, 8192) == 0.1
+
+
+def test_a_gradual_warm_up_begins_at_the_rate_of_the_reference():
+    """Goyal et al. 2017: from 0.1 to 3.2 by equal steps; here over four, so by 3.1 / 4."""
+    found = rates_for(8192, range(6), warmup=Duration(steps=4), warmup_from="reference")
+    rounding = 3.2 * np.finfo(np.float32).eps
+    np.testing.assert_allclose(found, [0.1, 0.875, 1.65, 2.425, 3.2, 3.2], rtol=1e-6, atol=rounding)
+    from_zero = rates_for(8192, range(6), warmup=Duration(steps=4))
+    assert from_zero == pytest.approx([0.8, 1.6, 2.4, 3.2, 3.2, 3.2])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (CosineSchedule(learning_rate=0.1, reference_batch=8, end_factor=0.5), {0: 0.4, 100: 0.2}),
+        (PolynomialSchedule(kind="polynomial", learning_rate=0.1, reference_batch=8, power=2.0), {0: 0.4, 50: 0.1}),
+        (
+            StepSchedule(kind="step", learning_rate=0.1, reference_batch=8, boundaries=(Duration(epochs=3),)),
+            {29: 0.4, 30: 0.04},
+        ),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_every_schedule_is_scaled_whole(schedule, expected):
+    assert rates(schedule, expected) == pytest.approx(list(expected.values()))
+
+
+def test_a_warm_up_that_would_fall_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"data\.batch_size 128 below schedule\.reference_batch 256 the rate would fall"
+    ):
+        rates_for(128, [], warmup=Duration(steps=4), warmup_from="reference")
+
+
+def test_the_scaling_is_told_in_a_sentence():
+    linear = CosineSchedule(learning_rate=0.1, reference_batch=256)
+    assert describe_scaling(linear, 8192) == (
+        "learning rate 3.2 for a batch of 8192: 0.1 for one of 256, scaled with it"
+    )
+    root = linear.model_copy(update={"batch_scaling": "sqrt"})
+    assert describe_scaling(root, 4096) == (
+        "learning rate 0.4 for a batch of 4096: 0.1 for one of 256, scaled with its square root"
+    )
+    assert describe_scaling(CosineSchedule(), 8192) is None

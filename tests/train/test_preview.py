@@ -10,7 +10,7 @@ from cnnjax.config import Config
 from cnnjax.data.loader import Shard, TrainBatches
 from cnnjax.data.sources import load
 from cnnjax.errors import ConfigError, RunError
-from cnnjax.train.loop import prepare
+from cnnjax.train.opening import prepare
 from cnnjax.train.preview import describe_data, draw_preview, preview_columns
 from cnnjax.train.step import augmentation_key
 
