@@ -60,8 +60,11 @@ def drop_echoes() -> None:
 
 
 def _is_echo(record: logging.LogRecord) -> bool:
-    """Whether what asyncio tells of was raised within Orbax, which its words do not always say."""
+    """Whether what asyncio tells of is of Orbax, as its words or the code that raised it say, or of TensorStore."""
     error = record.exc_info[1] if record.exc_info else None
     frames = traceback.walk_tb(error.__traceback__ if error is not None else None)
     files = [frame.f_code.co_filename for frame, _ in frames]
-    return "/orbax/" in record.getMessage() or any("orbax" in Path(file).parts for file in files)
+    words = record.getMessage()
+    return any(name in words for name in ("/orbax/", "tensorstore", "OCDBT")) or any(
+        "orbax" in Path(file).parts for file in files
+    )

@@ -196,3 +196,8 @@ def test_asyncio_is_heard_of_all_but_orbax(tmp_path, caplog):
         except Exception as error:
             logging.getLogger("asyncio").error("_GatheringFuture exception was never retrieved", exc_info=error)
         assert bool(caplog.records) == heard
+    asyncio_log = logging.getLogger("asyncio")
+    for words, heard in (("DATA_LOSS: Error opening a driver [tensorstore_spec='{}']", False), ("a store", True)):
+        caplog.clear()
+        asyncio_log.error(f"Future exception was never retrieved\nfuture: <Future exception=ValueError({words!r})>")
+        assert bool(caplog.records) == heard
