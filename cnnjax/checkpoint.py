@@ -69,8 +69,9 @@ class Checkpoints:
         )
         try:
             self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=(_STATE, _PROGRESS))
-        except OSError as error:
-            raise RunError(f"checkpoints in {folder} cannot be used: {reason_of(error)}") from error
+        except Exception as error:  # Orbax reads a file there, and raises whatever it meets.
+            advice = "" if isinstance(error, OSError) else "; move what is damaged out of that folder"
+            raise RunError(f"checkpoints in {folder} cannot be used: {reason_of(error)}{advice}") from error
 
     def steps(self) -> list[int]:
         """The steps that have a finished checkpoint, oldest first."""
@@ -208,6 +209,8 @@ class Checkpoints:
         contents = self._manager.restore(step, args=args)[_PROGRESS]
         if not isinstance(contents, dict) or contents != _sealed(contents):
             raise ValueError("its progress is not what was saved")
+        if contents["step"] != step:  # whole and in the wrong place
+            raise ValueError(f"it is that of step {contents['step']}")
         self._accuracy[step] = contents["accuracy"]
         return contents
 

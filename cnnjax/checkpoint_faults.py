@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,7 @@ def reason_of(error: BaseException) -> str:
     line = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     for clutter in (r"^[A-Z_]+: ", r' in OCDBT database at local file "[^"]*"', r" \[\w+(\[\d+\])?=.*$"):
         line = re.sub(clutter, "", line)
-    return line[:300]
+    return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", line)[:300]
 
 
 @functools.cache
@@ -55,4 +56,15 @@ def drop_echoes() -> None:
             tell(told)
 
     sys.unraisablehook = hook
-    logging.getLogger("asyncio").addFilter(lambda record: "/orbax/" not in record.getMessage())
+    logging.getLogger("asyncio").addFilter(lambda record: not _is_echo(record))
+
+
+def _is_echo(record: logging.LogRecord) -> bool:
+    """Whether what asyncio tells of is of Orbax, as its words or the code that raised it say, or of TensorStore."""
+    error = record.exc_info[1] if record.exc_info else None
+    frames = traceback.walk_tb(error.__traceback__ if error is not None else None)
+    files = [frame.f_code.co_filename for frame, _ in frames]
+    words = record.getMessage()
+    return any(name in words for name in ("/orbax/", "tensorstore", "OCDBT")) or any(
+        "orbax" in Path(file).parts for file in files
+    )

@@ -21,7 +21,7 @@ from cnnjax import (
     cli_weights,
 )
 from cnnjax.cli_options import ConfigFile, Fields, Json, Overrides, Which, checkpoint_of
-from cnnjax.errors import CnnjaxError, CnnjaxWarning, ConfigError
+from cnnjax.errors import CnnjaxError, CnnjaxWarning, ConfigError, first_line
 from cnnjax.malloc import keep_freed_memory
 
 app = typer.Typer(
@@ -44,7 +44,8 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # it is refused with a sentence of ours
+            # What it finds odd in an image file that is read all the same, or refused with a sentence of ours.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
             sys.exit(app(standalone_mode=False))
     except CnnjaxError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -52,6 +53,10 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except Exception as error:
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):  # the second is XLA's
+            print(f"error: there is not enough memory ({first_line(error)[:300]}); choose smaller batches, images or "
+                  "a smaller network", file=sys.stderr)  # fmt: skip
+            sys.exit(2)
         # Typer's own errors about arguments have no public base class.
         if not hasattr(error, "format_message"):
             raise

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from cnnjax.config_augment import AnyAugmentation, BatchAugmentation, ImageAugmentation, ResizedCrop
 from cnnjax.config_base import Section
@@ -44,7 +44,7 @@ class SyntheticSource(Section):
     classes: Annotated[int, Field(ge=2)] = 10
     train_examples: PositiveInt = 2048
     test_examples: PositiveInt = 512
-    noise: NonNegativeFloat = 0.2
+    noise: Annotated[float, Field(ge=0, le=1000)] = 0.2
     """Standard deviation of the pixel noise; the templates span 0 to 1."""
     source_seed: NonNegativeInt = 0
 

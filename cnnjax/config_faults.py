@@ -6,33 +6,46 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from cnnjax.errors import shown
 from cnnjax.registry import did_you_mean
 
+# Faults that are told at once.
+_MOST = 20
 
-def sentences(error: ValidationError, root: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """One sentence for each fault in a value of `root`, begun with its dotted path, which begins with `prefix`."""
-    for fault, path, section in _tellable(error, root):
-        place = ".".join(part for part in (prefix, path) if part)
-        where = f"{place}: " if place else ""
-        if fault["type"] == "extra_forbidden":
-            yield f"{where}unknown key; {did_you_mean(str(fault['loc'][-1]), section.model_fields if section else ())}"
-        elif fault["type"] == "union_tag_invalid":
-            tags = [tag.strip().strip("'") for tag in fault["ctx"]["expected_tags"].split(",")]
-            yield f"{where}unknown kind '{fault['ctx']['tag']}'; {did_you_mean(fault['ctx']['tag'], tags)}"
-        elif fault["type"] == "union_tag_not_found":
-            yield f"{where}expected a mapping with the key 'kind', got {kind_of(fault['input'])}"
-        elif fault["type"] == "json_invalid":
-            yield f"{where}nested too deeply, or text that is no Unicode: {fault['ctx']['error']}"
-        elif fault["type"] == "missing":
-            yield f"{where}is required and was not given"
-        elif fault["type"] == "value_error":
-            yield f"{where}{fault['ctx']['error']}"
-        elif fault["type"] == "literal_error" and isinstance(fault["input"], str):
-            choices = fault["ctx"]["expected"]
-            near = did_you_mean(fault["input"], re.findall(r"'([^']*)'", choices))
-            yield f"{where}expected {choices}, got '{fault['input']}'; {near}"
-        else:
-            yield f"{where}{_plain(fault['msg'])}, got {kind_of(fault['input'])}"
+
+def sentences(error: ValidationError, root: type[BaseModel], prefix: str = "") -> list[str]:
+    """One line for each fault in a value of `root`, of very many the first, begun with its dotted path.
+
+    Args:
+        prefix: what the paths begin with.
+    """
+    told = [
+        shown(_sentence(fault, ".".join(part for part in (prefix, path) if part), section))
+        for fault, path, section in _tellable(error, root)
+    ]
+    return told if len(told) <= _MOST else [*told[:_MOST], f"and {len(told) - _MOST} more faults like these"]
+
+
+def _sentence(fault: Any, place: str, section: type[BaseModel] | None) -> str:
+    where = f"{place}: " if place else ""
+    if fault["type"] == "extra_forbidden":
+        return f"{where}unknown key; {did_you_mean(str(fault['loc'][-1]), section.model_fields if section else ())}"
+    if fault["type"] == "union_tag_invalid":
+        tags = [tag.strip().strip("'") for tag in fault["ctx"]["expected_tags"].split(",")]
+        return f"{where}unknown kind '{fault['ctx']['tag']}'; {did_you_mean(fault['ctx']['tag'], tags)}"
+    if fault["type"] == "union_tag_not_found":
+        return f"{where}expected a mapping with the key 'kind', got {kind_of(fault['input'])}"
+    if fault["type"] == "json_invalid":
+        return f"{where}nested too deeply, or text that is no Unicode: {fault['ctx']['error']}"
+    if fault["type"] == "missing":
+        return f"{where}is required and was not given"
+    if fault["type"] == "value_error":
+        return f"{where}{fault['ctx']['error']}"
+    if fault["type"] == "literal_error" and isinstance(fault["input"], str):
+        choices = fault["ctx"]["expected"]
+        near = did_you_mean(fault["input"], re.findall(r"'([^']*)'", choices))
+        return f"{where}expected {choices}, got '{fault['input']}'; {near}"
+    return f"{where}{_plain(fault['msg'])}, got {kind_of(fault['input'])}"
 
 
 def kind_of(value: Any) -> str:

@@ -3,20 +3,19 @@
 import functools
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from cnnjax.config import Config
 from cnnjax.config_base import Section
 from cnnjax.config_faults import kind_of, sentences
-from cnnjax.errors import ConfigError
+from cnnjax.config_yaml import dump_yaml, parse_yaml
+from cnnjax.errors import ConfigError, shown
 from cnnjax.registry import did_you_mean
 
 Tree = dict[str, Any]
@@ -24,71 +23,12 @@ Model = TypeVar("Model", bound=BaseModel)
 
 # Sections that say how a run is executed and logged, not what it computes: left out of the hash.
 OPERATIONAL = ("name", "log", "checkpoint", "parallel")
+# Characters of a config file.
+_LONGEST = 1_000_000
+_DEEPEST = 50
+# As JSON writes it, and not its name after a backslash.
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _UNITS = frozenset({"steps", "epochs", "examples"})
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's scalars: 1e-3 is a number, `off` and dates are strings; a key written twice is an error."""
-
-    # Each loader class keeps its own tables; new ones drop YAML 1.1's scalars and the types that JSON lacks.
-    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}  # type: ignore[misc]
-    yaml_constructors: ClassVar[dict[Any, Any]] = {
-        tag: construct
-        for tag, construct in yaml.SafeLoader.yaml_constructors.items()
-        if tag is None or tag.rpartition(":")[2] in ("null", "str", "seq", "map")
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"key '{twice[0]}' is written twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Puts quotes around a string that YAML 1.1 or `_Loader` would take for something else."""
-
-
-for _tag, _pattern, _first in (
-    ("null", r"^(?:null|~|)$", "n~\0"),
-    ("bool", r"^(?:true|false)$", "tf"),
-    ("int", r"^[-+]?\d[\d_]*$", "-+0123456789"),
-    ("float", r"^[-+]?(?:\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)$", "-+.0123456789"),
-):
-    for _side in (_Loader, _Dumper):
-        _side.add_implicit_resolver(
-            f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first) + ([""] if _tag == "null" else [])
-        )
-
-
-def _construct_bool(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> bool:
-    text = loader.construct_scalar(node)
-    if text not in ("true", "false"):
-        raise yaml.constructor.ConstructorError(None, None, f"expected true or false, got '{text}'", node.start_mark)
-    return text == "true"
-
-
-def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node).replace("_", ""))
-
-
-def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
-    number = float(loader.construct_scalar(node).replace("_", ""))
-    if not math.isfinite(number):
-        raise yaml.constructor.ConstructorError(None, None, f"{node.value} is no finite number", node.start_mark)
-    return number
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # Left to itself, PyYAML writes some line breaks so that it reads others back.
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
-
-
-_Loader.add_constructor("tag:yaml.org,2002:bool", _construct_bool)
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
-_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
-_Dumper.add_representer(str, _represent_text)
 
 
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -113,26 +53,10 @@ def merge_overrides(tree: Tree, overrides: Sequence[str]) -> Tree:
     """`section.key=value` strings laid on a tree one after the other; ConfigError for one that is none."""
     for override in overrides:
         key, separator, value = override.partition("=")
+        where = f"override '{shown(override)}'"
         if not separator or not all(part.strip() for part in key.split(".")):
-            raise ConfigError(
-                f"override '{override}': expected section.key=value, for example schedule.learning_rate=0.1"
-            )
-        tree = merge(tree, _nested(key.strip().split("."), parse_yaml(value, f"override '{override}'")))
-    return tree
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """The value that a YAML 1.2 text holds; ConfigError, begun with `where`, if it holds none that JSON could hold."""
-    try:
-        tree = yaml.load(text, Loader=_Loader)
-        json.dumps(tree)  # refuses an alias inside its own anchor, which nothing after this expects
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).split("\n")[0]
-        if isinstance(error, RecursionError):
-            problem = "nested too deeply"
-        raise ConfigError(f"{where}{place}: not valid YAML: {problem}") from None
+            raise ConfigError(f"{where}: expected section.key=value, for example schedule.learning_rate=0.1")
+        tree = merge(tree, _nested(key.strip().split("."), parse_yaml(value, where)))
     return tree
 
 
@@ -146,7 +70,12 @@ def check_as(model: type[Model], tree: Mapping[str, Any], path: str = "") -> Mod
     """Validates a mapping as a pydantic model; ConfigError names every fault by its dotted path, begun with `path`."""
     try:
         # JSON in strict mode: lists become tuples and strings paths, but no string becomes a number.
-        checked = model.model_validate_json(json.dumps(dict(tree)), strict=True)
+        text = json.dumps(dict(tree))
+        if _NUL.search(text):
+            raise ConfigError(f"{path or 'the config'} holds a NUL character, which no text and no path has")
+        if _is_deep(tree):  # or it could not be written again
+            raise ConfigError(f"{path or 'the config'} is nested too deeply")
+        checked = model.model_validate_json(text, strict=True)
         json.dumps(dict(tree), allow_nan=False)  # the model's own numbers are finite now; those in `args` may not be
         return checked
     except ValidationError as error:
@@ -155,6 +84,18 @@ def check_as(model: type[Model], tree: Mapping[str, Any], path: str = "") -> Mod
         raise ConfigError(f"{path or 'the config'} is nested too deeply") from None
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path or 'the config'} holds a value that YAML cannot: {error}") from None
+
+
+def _is_deep(tree: Any) -> bool:
+    level = [tree]
+    for _ in range(_DEEPEST):
+        level = [
+            part
+            for each in level
+            if isinstance(each, Mapping | list | tuple)
+            for part in (each.values() if isinstance(each, Mapping) else each)
+        ]
+    return bool(level)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
@@ -168,7 +109,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
         known = _fields_by_kind().get(over["kind"], ()) if isinstance(over["kind"], str) else ()
         merged = {key: value for key, value in merged.items() if key in known}
     if "args" in base and "name" in over and over["name"] != base.get("name"):
-        del merged["args"]
+        merged.pop("args", None)  # another kind may have dropped it already
     if _UNITS & over.keys():
         merged = {key: value for key, value in merged.items() if key not in _UNITS}
     for key, value in over.items():
@@ -201,7 +142,7 @@ def to_tree(config: Config) -> Tree:
 
 def to_yaml(config: Config) -> str:
     """The whole config, defaults included, as YAML that `load_config` reads back."""
-    return yaml.dump(to_tree(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return dump_yaml(to_tree(config))
 
 
 def config_hash(config: Config) -> str:
@@ -264,7 +205,8 @@ def read_tree(path: str | Path) -> Tree:
 def read_yaml(path: Path) -> Tree:
     """The mapping in a YAML file, an empty one where it holds nothing; ConfigError where it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as file:
+            text = file.read(_LONGEST + 1)  # a device may hold any number
     except FileNotFoundError:
         raise ConfigError(f"config file '{path}' cannot be read: there is no such file{_nearby(path)}") from None
     except UnicodeDecodeError:
@@ -272,6 +214,8 @@ def read_yaml(path: Path) -> Tree:
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links; ValueError: no file name
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"config file {str(path)!r} cannot be read: {reason}") from None
+    if len(text) > _LONGEST:
+        raise ConfigError(f"config file '{path}' cannot be read: more than {_LONGEST:,} characters are no config")
     tree = parse_yaml(text, str(path))
     if tree is None:
         return {}

@@ -7,15 +7,18 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from cnnjax.config_base import Section
 
+_MOST_STEPS = 2**31 - 1
+"""A state counts them in 32 bits."""
+
 
 class Duration(Section):
     """A length of training in exactly one unit."""
 
-    steps: PositiveInt | None = None
+    steps: Annotated[int, Field(gt=0, le=_MOST_STEPS)] | None = None
     """Optimizer updates."""
-    epochs: PositiveFloat | None = None
+    epochs: Annotated[float, Field(gt=0, le=_MOST_STEPS)] | None = None
     """Passes over the training set."""
-    examples: PositiveInt | None = None
+    examples: Annotated[int, Field(gt=0, lt=2**53)] | None = None
     """Training examples seen, repeats counted."""
 
     @model_validator(mode="after")
@@ -27,13 +30,13 @@ class Duration(Section):
         return self
 
     def to_steps(self, steps_per_epoch: int, batch_size: int) -> int:
-        """The duration in optimizer steps, at least 1."""
+        """The duration in optimizer steps, at least 1 and at most as many as can be counted."""
         if self.steps is not None:
             return self.steps
         if self.epochs is not None:
-            return max(1, round(self.epochs * steps_per_epoch))
+            return min(max(1, round(self.epochs * steps_per_epoch)), _MOST_STEPS)
         assert self.examples is not None
-        return max(1, round(self.examples / batch_size))
+        return min(max(1, round(self.examples / batch_size)), _MOST_STEPS)
 
 
 class ScheduleBase(Section):

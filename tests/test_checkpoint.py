@@ -1,6 +1,7 @@
 """Checkpoints: what is kept, what is refused, and what is noticed."""
 
 import gc
+import logging
 import warnings
 
 import jax
@@ -68,6 +69,33 @@ def test_everything_comes_back_bit_for_bit_and_with_its_progress(tmp_path):
         assert found.dtype == leaf.dtype
         assert np.asarray(found).tobytes() == np.asarray(leaf).tobytes()
     checkpoints.close()
+
+
+@pytest.mark.parametrize("step", [None, 4])
+def test_a_whole_checkpoint_in_another_steps_place_is_not_taken_for_that_steps(tmp_path, step):
+    save_all(tmp_path, {1: 0.9, 2: 0.5})
+    (tmp_path / "1").rename(tmp_path / "4")
+    checkpoints = Checkpoints(tmp_path, CheckpointConfig(), read_only=True)
+    if step is None:
+        restored = checkpoints.restore(make_state(0))
+        assert restored is not None
+        assert restored.step == int(restored.state.step) == 2
+        assert restored.warnings == ("checkpoint 4 cannot be read (it is that of step 1)",)
+    else:
+        with pytest.raises(RunError, match=r"checkpoint 4 cannot be read \(it is that of step 1\)"):
+            checkpoints.restore(make_state(0), step)
+    with pytest.raises(RunError, match="the best one is unknown"):
+        checkpoints.best()
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("content", ['{"init_timestamp_nsecs": "x"}', '{"metrics": [1]}', '{"item_handlers": true}'])
+def test_what_orbax_itself_stumbles_over_is_a_sentence(tmp_path, content):
+    save_all(tmp_path, {1: 0.9})
+    (tmp_path / "1" / "_CHECKPOINT_METADATA").write_text(content)
+    with pytest.raises(RunError, match=r"cannot be used: Object must be .*; move what is damaged out of") as caught:
+        Checkpoints(tmp_path, CheckpointConfig(), read_only=True)
+    assert "<class" not in str(caught.value)
 
 
 def test_restores_onto_other_devices(tmp_path):
@@ -144,3 +172,32 @@ def test_a_coroutine_that_a_failed_read_leaves_unstarted_is_no_news(tmp_path, mo
         gc.collect()
         assert [str(each.message) for each in told if "never awaited" in str(each.message)]
     checkpoints.close()
+
+
+def test_of_many_reads_that_fail_only_one_is_told_of(tmp_path, caplog):
+    save_all(tmp_path, {1: 0.9, 2: 0.5})
+    (data,) = (path for path in (tmp_path / "2" / "state" / "d").iterdir() if path.is_file())
+    data.write_bytes(data.read_bytes()[:10])
+    checkpoints = Checkpoints(tmp_path, CheckpointConfig(), read_only=True)
+    restored = checkpoints.restore(make_state(0))
+    assert restored is not None
+    assert restored.step == 1
+    checkpoints.close()
+    gc.collect()
+    assert not caplog.records
+
+
+def test_asyncio_is_heard_of_all_but_orbax(tmp_path, caplog):
+    Checkpoints(tmp_path, CheckpointConfig()).close()
+    for file, heard in (("/lib/orbax/checkpoint/serialization.py", False), ("/home/me/orbaxes.py", True)):
+        caplog.clear()
+        try:
+            exec(compile("raise Exception('of a read')", file, "exec"))
+        except Exception as error:
+            logging.getLogger("asyncio").error("_GatheringFuture exception was never retrieved", exc_info=error)
+        assert bool(caplog.records) == heard
+    asyncio_log = logging.getLogger("asyncio")
+    for words, heard in (("DATA_LOSS: Error opening a driver [tensorstore_spec='{}']", False), ("a store", True)):
+        caplog.clear()
+        asyncio_log.error(f"Future exception was never retrieved\nfuture: <Future exception=ValueError({words!r})>")
+        assert bool(caplog.records) == heard

@@ -137,6 +137,12 @@ def test_all_faults_are_told_at_once():
     ]
 
 
+def test_very_many_faults_are_told_of_in_part():
+    told = faults(f"{{{', '.join(f'key{number}: 1' for number in range(50))}}}")
+    assert len(told) == 21
+    assert told[-1] == "and 30 more faults like these"
+
+
 @pytest.mark.parametrize(
     ("tree", "sentence"),
     [
@@ -153,7 +159,7 @@ def test_values_that_yaml_cannot_hold_are_refused(tree, sentence):
         check(tree)
 
 
-@pytest.mark.parametrize("depth", [250, 100_000])
+@pytest.mark.parametrize("depth", [50, 190, 250, 100_000])
 def test_deep_nesting_is_refused(depth):
     tree: dict = {}
     for _ in range(depth):
@@ -197,6 +203,23 @@ def test_configs_share_no_mutable_default():
 )
 def test_durations_in_steps(duration, steps):
     assert duration.to_steps(steps_per_epoch=10, batch_size=32) == steps
+
+
+@pytest.mark.parametrize("text", ["{steps: 2147483648}", "{epochs: 1e10}", "{examples: 9007199254740992}"])
+def test_more_steps_than_can_be_counted(text):
+    (sentence,) = faults(f"train: {{duration: {text}}}")
+    assert "expected less than" in sentence
+
+
+def test_any_duration_is_a_number_of_steps_that_can_be_counted():
+    for longest in (Duration(steps=2**31 - 1), Duration(epochs=2**31 - 1), Duration(examples=2**53 - 1)):
+        assert longest.to_steps(steps_per_epoch=10**6, batch_size=1) == 2**31 - 1
+
+
+def test_a_nul_is_refused_wherever_it_stands():
+    for text in ('name: "a\\0b"', 'model: {args: {"\\\\\\0": 1}}', 'parallel: {compilation_cache: "\\0"}'):
+        assert faults(text) == ["the config holds a NUL character, which no text and no path has"]
+    assert check(parse_yaml(r"name: '\u0000'", "")).name == r"\u0000"
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])

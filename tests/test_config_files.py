@@ -109,6 +109,36 @@ def test_faulty_yaml_is_refused_with_its_place(text, sentence):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "\n".join(["a0: &a0 [x, x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12))]),
+            "with its aliases written out it holds more than 100,000 values",
+        ),
+        (
+            "\n".join(
+                ["m0: &m0 {x: 1}", *(f"m{i}: &m{i} {{!!merge <<: [*m{i - 1}, *m{i - 1}]}}" for i in range(1, 40))]
+            ),
+            "could not determine a constructor for the tag",
+        ),
+        ("a: " + "9" * 100_000 + "x\nb: [", "expected the node content"),
+        ("".join(f"k{i}: 1\n" for i in range(20_000)) + "k7: 2", "key 'k7' is written twice"),
+    ],
+    ids=["aliases of aliases", "merges of merges", "a long row of digits", "many keys"],
+)
+def test_a_small_file_does_not_take_for_ever(text, sentence):
+    with pytest.raises(ConfigError, match=re.escape(sentence)) as caught:
+        parse_yaml(text, "here")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_quoted_of_a_file_neither_speaks_to_the_terminal_nor_fills_it(write):
+    assert refusal(write('"\\e[2J\\n": 1')).startswith("\\x1b[2J\\n: unknown key; known: ")
+    assert len(refusal(None, f"model.nam{'e' * 10_000}=1")) <= 1000
+
+
 def test_anchors_work(write):
     config = load_config(write("eval: {every: &often {steps: 5}}\nlog: {every: *often}"))
     assert config.eval.every == config.log.every == Duration(steps=5)
@@ -144,6 +174,10 @@ def test_unreadable_files_are_refused(tmp_path, write):
     assert "cannot be read: " in refusal(tmp_path / "loop.yaml")
     (tmp_path / "latin.yaml").write_bytes("name: caf\xe9".encode("latin-1"))
     assert "not UTF-8 text" in refusal(tmp_path / "latin.yaml")
+
+
+def test_a_file_without_an_end_is_not_read_to_it(write):
+    assert "more than 1,000,000 characters are no config" in refusal(write("base: /dev/zero"))
 
 
 # Inheritance
@@ -248,6 +282,14 @@ def test_another_name_drops_the_old_ones_args(write, section):
     assert getattr(load_config(path, [f"{section}.name=new", f"{section}.args.b=2"]), section).args == {"b": 2}
 
 
+def test_a_section_of_another_kind_and_name_is_refused_as_it_is():
+    assert "schedule.name: unknown key" in refusal(None, "schedule={kind: constant, name: x}", "schedule.args={}")
+    assert merge({"kind": "cosine", "args": {}, "name": "a"}, {"kind": "idx", "name": "b"}) == {
+        "kind": "idx",
+        "name": "b",
+    }
+
+
 @pytest.mark.parametrize("key", ["kind", "name", "steps", "args"])
 def test_args_may_be_named_like_the_configs_own_keys(write, key):
     config = load_config(write("model: {args: {width: 2, epochs: 1}}"), [f"model.args.{key}=3"])
@@ -259,6 +301,7 @@ def test_args_may_be_named_like_the_configs_own_keys(write, key):
     [
         ("seed", "override 'seed': expected section.key=value, for example schedule.learning_rate=0.1"),
         ("=3", "override '=3': expected section.key=value"),
+        ("=a\nb", "override '=a\\nb': expected section.key=value"),
         ("data..fit=pad", "override 'data..fit=pad': expected section.key=value"),
         (".seed=3", "expected section.key=value"),
         ("seed=[", "override 'seed=[' line 1, column 2: not valid YAML"),
@@ -271,7 +314,7 @@ def test_args_may_be_named_like_the_configs_own_keys(write, key):
         (".".join(["a"] * 5000) + "=1", "nested too deeply"),
         ("model.args." + ".".join(["a"] * 5000) + "=1", "nested too deeply"),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_faulty_overrides_are_refused(override, sentence):
     assert sentence in refusal(None, override)

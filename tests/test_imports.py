@@ -24,6 +24,7 @@ ROOMS = (
         "config_files",
         "config_parallel",
         "config_schedule",
+        "config_yaml",
     ),
     ("ops",),
     ("nn",),
@@ -74,7 +75,7 @@ NETWORKS = ("ops", "nn", "models", "analysis", "weights")
 # What only one file, or as many as are named, may name.
 DOORS: dict[str, str | tuple[str, ...]] = {
     "orbax": "checkpoint",
-    "yaml": "config_files",
+    "yaml": "config_yaml",
     "typer": tuple(name for name in ROOMS[-1] if name.startswith("cli")),
     "torch": ("weights.files", "weights.pretrained", "bench.torch_contestants", "bench.torch_loader"),
     "huggingface_hub": "weights.pretrained",
@@ -166,7 +167,7 @@ def test_imports_go_one_way_and_through_the_doors(module, path):
             "weights.convert may not import data.image_files",
         ),
         ("nn.norm", "from . import network", "relative import"),
-        ("cli", "import yaml", "yaml belongs in cnnjax/config_files alone"),
+        ("cli", "import yaml", "yaml belongs in cnnjax/config_yaml alone"),
         ("train.loop", "from orbax import checkpoint", "belongs in cnnjax/checkpoint alone"),
         ("weights.convert", "def f():\n    import torch", "line 2: torch belongs in cnnjax/weights/files alone"),
         ("train.predict", "from PIL import Image", "PIL.Image belongs in cnnjax/data/images alone"),

@@ -7,6 +7,7 @@ import numpy as np
 from cnnjax.config_base import expanded
 from cnnjax.config_data import NpzSource
 from cnnjax.data.examples import ArrayExamples, require_labels
+from cnnjax.data.paths import is_special
 from cnnjax.errors import DataError, first_line
 from cnnjax.registry import did_you_mean
 
@@ -45,6 +46,8 @@ def load_npz(source: NpzSource) -> tuple[tuple[ArrayExamples, ArrayExamples], tu
 
 
 def _read(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    if is_special(path):
+        raise DataError(f"'{path}' is a pipe or a device, expected a file")
     try:
         archive = np.load(path, allow_pickle=False)
         if isinstance(archive, np.ndarray):

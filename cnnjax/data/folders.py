@@ -12,6 +12,7 @@ from cnnjax.config_base import expanded
 from cnnjax.config_data import FolderSource, ManifestSource, MasksSource
 from cnnjax.data.examples import Datasets, split_by_class
 from cnnjax.data.files import Decoding, FileExamples, as_datasets
+from cnnjax.data.paths import is_special
 from cnnjax.errors import DataError
 from cnnjax.registry import did_you_mean
 
@@ -164,6 +165,8 @@ def _lines(source: ManifestSource) -> list[Listed]:
 
 def _rows(path: Path, source: ManifestSource) -> Iterator[tuple[int, str, str, str]]:
     """Of each line its number, its image, its class, and `train` or what its column of splits says."""
+    if is_special(path):
+        raise DataError(f"'{path}' is a pipe or a device, expected a file")
     columns = [name for name in (source.path_column, source.label_column, source.split_column) if name]
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -188,6 +191,8 @@ def _rows(path: Path, source: ManifestSource) -> Iterator[tuple[int, str, str, s
         raise DataError(f"'{path}' cannot be read: {error.strerror or error}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"'{path}' is no CSV file in UTF-8: {error}") from None
+    except ValueError as error:  # a path that no file can have
+        raise DataError(f"'{path}' cannot be read: {error}") from None
 
 
 def _pairs(source: MasksSource) -> tuple[list[str], list[str]]:

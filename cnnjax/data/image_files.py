@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from cnnjax.data.crops import Box, Crop
 from cnnjax.data.images import Fit, Size, fit_image, fit_mask, height_and_width
+from cnnjax.data.paths import is_special
 from cnnjax.errors import ConfigError, DataError
 
 Result = TypeVar("Result")
@@ -209,6 +210,8 @@ def _open(
     try:
         if _is_empty(file):
             raise DataError(f"{name} is empty")
+        if not isinstance(file, Encoded) and is_special(file):
+            raise DataError(f"{name} is a pipe or a device, expected a file")
         # Never by its name: Pillow 13 maps such files into memory, and scrambles a TIFF that is turned.
         with (
             io.BytesIO(file.content) if isinstance(file, Encoded) else open(file, "rb") as stream,

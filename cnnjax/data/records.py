@@ -232,7 +232,7 @@ def read_info(folder: Path) -> Info:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
         raise DataError(f"'{path}' is damaged, or not of `cnnjax data convert`: {where}: {first['msg']}") from None
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RecursionError) as error:
         raise DataError(f"'{path}' is damaged, or not of `cnnjax data convert`: {error}") from None
 
 

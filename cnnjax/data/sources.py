@@ -1,6 +1,7 @@
 """Where examples come from: every source as uint8 images and int32 labels of one size."""
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from cnnjax.data.images import fit_images
 from cnnjax.data.random_bits import bell, random_stream, uniform
 from cnnjax.data.records import load_records
 from cnnjax.data.tfds import load_tfds
-from cnnjax.errors import ConfigError, DataError
+from cnnjax.errors import ConfigError, DataError, first_line
 
 Parts = tuple[ArrayExamples, ArrayExamples]
 """The training set and the held-out one."""
@@ -49,7 +50,15 @@ def load(config: DataConfig) -> Datasets:
         ConfigError: the config asks for something that this source cannot give.
     """
     source = config.source
-    datasets = _load_images(source, config) if isinstance(source, ImagesSource) else _load_arrays(source, config)
+    try:
+        datasets = _load_images(source, config) if isinstance(source, ImagesSource) else _load_arrays(source, config)
+    except (MemoryError, OverflowError, ValueError) as error:
+        # NumPy's words where nobody could have so much.
+        if isinstance(error, ValueError) and not re.search("too big|Maximum allowed", str(error)):
+            raise
+        raise DataError(
+            f"the images do not fit into memory ({first_line(error)}); ask for fewer of them, or for smaller ones"
+        ) from None
     if config.examples_per_class is not None:
         chosen = some_of_each_class(datasets.train, config.examples_per_class, config.subset_seed)
         datasets = replace(datasets, train=chosen)

@@ -78,5 +78,6 @@ def _read(index: int) -> tuple[dict[str, Any], list[str]]:
     assert _source is not None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # as on the command line
         batch = _source[index]
     return batch, [str(each.message) for each in caught]

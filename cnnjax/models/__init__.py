@@ -133,6 +133,8 @@ def check_args(name: str, args: Mapping[str, Any], path: str = "model.args") -> 
         variant.network(**{**variant.args, **typed})
     except ConfigError as error:  # fields that contradict each other
         raise ConfigError(f"{path}: {error}") from None
+    except OverflowError:
+        raise ConfigError(f"{path}: numbers so large give no network") from None
     return typed
 
 

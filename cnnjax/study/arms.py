@@ -1,6 +1,7 @@
 """From a study's axes to its arms, each a checked config. Imports JAX only for a grid of phi."""
 
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ class Range(Section):
                 raise ConfigError("count: equal ratios need start and stop above 0")
             ratio = (self.stop / self.start) ** (1 / (self.count - 1))
             found = [round(self.start * ratio**index, 9) for index in range(self.count)]
+        if not all(map(math.isfinite, found)):
+            raise ConfigError(f"{self.start:g} and {self.stop:g} are too far apart to count between")
         return [int(value) if value == int(value) else value for value in found]
 
 
@@ -121,7 +124,15 @@ def expand(study: Study, shared: Mapping[str, Any]) -> list[Arm]:
     if not study.axes:
         return []
     axes = [_choices(name, value) for name, value in study.axes.items()]
+    combinations = math.prod(map(len, axes))
+    runs = combinations * study.seed_count
+    if runs > study.budget.runs:  # before any is made: they may be billions
+        raise ConfigError(
+            f"{combinations} arms with {study.seed_count} seeds are {runs} runs, and budget.runs allows "
+            f"{study.budget.runs}; raise it, or take some away"
+        )
     arms: dict[str, Arm] = {}
+    folders: dict[str, str] = {}
     for number, combination in enumerate(itertools.product(*axes)):
         name = ", ".join(choice.label for choice in combination)
         tree = dict(shared)
@@ -140,12 +151,12 @@ def expand(study: Study, shared: Mapping[str, Any]) -> list[Arm]:
         seeds = tuple((seed + shift) % 2**32 for seed in study.seed_list)
         if name in arms:
             raise ConfigError(f"axes: two arms are called '{name}'; name them apart")
-        for other in arms:
-            if slug(other) == slug(name):
-                raise ConfigError(
-                    f"axes: the arms '{other}' and '{name}' would both be '{slug(name)}' as names of folders; name "
-                    "them apart by letters from a to z or digits"
-                )
+        other = folders.setdefault(slug(name), name)
+        if other != name:
+            raise ConfigError(
+                f"axes: the arms '{other}' and '{name}' would both be '{slug(name)}' as names of folders; name them "
+                "apart by letters from a to z or digits"
+            )
         arms[name] = Arm(name, config, seeds)
     used = [seed for arm in arms.values() for seed in arm.seeds]
     if study.design == "independent" and len(set(used)) < len(used):
@@ -153,10 +164,6 @@ def expand(study: Study, shared: Mapping[str, Any]) -> list[Arm]:
             f"seeds: an independent design adds {SEED_STRIDE} to them with each arm, and then two arms share one; "
             "choose seeds that are closer to each other"
         )
-    runs = len(arms) * len(study.seed_list)
-    if runs > study.budget.runs:
-        raise ConfigError(f"{len(arms)} arms with {len(study.seed_list)} seeds are {runs} runs, and budget.runs allows "
-                          f"{study.budget.runs}; raise it, or take some away")  # fmt: skip
     return list(arms.values())
 
 

@@ -66,7 +66,7 @@ def _study(entry: Path) -> dict[str, Any] | None:
         return None
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read ({error}); write that report again") from None
     return results if isinstance(results, dict) and {"question", "verdicts", "complete"} <= results.keys() else None
 

@@ -11,12 +11,14 @@ from cnnjax.analysis.count import count
 from cnnjax.config import Config
 from cnnjax.config_files import flatten
 from cnnjax.data.examples import ChosenExamples, Datasets
-from cnnjax.errors import ConfigError, RunError
+from cnnjax.errors import ConfigError
 from cnnjax.models import create_model
 from cnnjax.parallel import Executor, is_first
 from cnnjax.registry import did_you_mean
 from cnnjax.study.diagnostics import Tools, diagnose
 from cnnjax.train.evaluation import evaluate_state, load_state
+from cnnjax.train.run_files import MEASURES as MEASURES_SHAPE
+from cnnjax.train.run_files import read_json
 from cnnjax.train.run_folder import Record, not_written, write_whole
 from cnnjax.train.task import DataFacts, Task
 
@@ -81,12 +83,7 @@ def read_measures(run_dir: Path, asked: tuple[str, ...] = ()) -> Measures | None
     path = run_dir / MEASURES
     if not path.exists():
         return None
-    try:
-        measures: Measures = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(measures, dict):
-            raise ValueError("expected an object")
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}); remove it, and it is made again") from None
+    measures: Measures = read_json(path, MEASURES_SHAPE, "remove it, and it is made again")
     return measures if set(asked) <= measures.keys() else None
 
 

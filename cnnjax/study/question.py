@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from cnnjax.config_base import Section
+from cnnjax.config_faults import kind_of
 from cnnjax.config_files import Tree, check_as, merge, read_tree, read_yaml
 from cnnjax.errors import ConfigError
 from cnnjax.registry import unknown
@@ -119,7 +120,7 @@ class Budget(Section):
 
     minutes: PositiveFloat | None = None
     """Of training, over all runs."""
-    runs: PositiveInt = 200
+    runs: Annotated[int, Field(gt=0, le=SEED_STRIDE)] = 200
     """Arms times seeds; more are an error before anything starts."""
 
 
@@ -169,6 +170,11 @@ class Study(Section):
         return self
 
     @property
+    def seed_count(self) -> int:
+        """How many seeds."""
+        return self.seeds if isinstance(self.seeds, int) else len(self.seeds)
+
+    @property
     def seed_list(self) -> tuple[int, ...]:
         """All seeds."""
         return self.seeds if isinstance(self.seeds, tuple) else tuple(range(self.seeds))
@@ -200,13 +206,19 @@ def load_study(path: str | Path) -> tuple[Study, Tree]:
 
 
 def nest(overrides: Mapping[str, Any]) -> Tree:
-    """A mapping with dotted paths among its keys as sections within sections."""
+    """A mapping with dotted paths among its keys as sections within sections.
+
+    Raises:
+        ConfigError: a path goes through something that is no section.
+    """
     tree: Tree = {}
     for path, value in overrides.items():
         *sections, last = path.split(".")
         inner = tree
         for section in sections:
             inner = inner.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"'{path}': '{section}' is no section here, since it is {kind_of(inner)} elsewhere")
         if isinstance(value, Mapping) and isinstance(inner.get(last), dict):
             inner[last] |= value
         else:

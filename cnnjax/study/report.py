@@ -21,6 +21,7 @@ from cnnjax.study.sections import RESULTS, Known, baseline_of, name_of, page
 from cnnjax.study.wording import table
 from cnnjax.train.environment import commit_of, environment, portable, versions_of
 from cnnjax.train.html_page import write_html
+from cnnjax.train.run_files import STARTS, read_json
 from cnnjax.train.run_folder import ENVIRONMENT, Record, not_written, read_history
 
 PAGE, HTML = "README.md", "index.html"
@@ -188,12 +189,8 @@ def _draw(known: Known, folder: Path) -> dict[str, str]:
 def _environments(runs: Sequence[Run]) -> list[Record]:
     found = []
     for run in runs:
-        try:
-            found += [portable(each) for each in json.loads((run.path / ENVIRONMENT).read_text(encoding="utf-8"))]
-        except (OSError, ValueError) as error:
-            raise RunError(
-                f"{run.path / ENVIRONMENT} cannot be read ({error}); run the study again without it"
-            ) from None
+        starts = read_json(run.path / ENVIRONMENT, STARTS, "run the study again without it")
+        found += [portable(each) for each in starts]
     return found
 
 

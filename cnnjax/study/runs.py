@@ -14,7 +14,7 @@ import jax
 from cnnjax.config_data import DataConfig
 from cnnjax.data.examples import Datasets
 from cnnjax.data.sources import load
-from cnnjax.errors import ConfigError, RunError, TrainingError
+from cnnjax.errors import ConfigError, TrainingError
 from cnnjax.parallel import Executor, first_says, is_first, join_processes
 from cnnjax.study.arms import Arm
 from cnnjax.study.diagnostics import Tools
@@ -24,6 +24,8 @@ from cnnjax.study.together import Timed, Way, compile_together, fastest, on_one_
 from cnnjax.train.loop import train_task
 from cnnjax.train.opening import prepare
 from cnnjax.train.reporting import Record, Reporter
+from cnnjax.train.run_files import FAILURE as FAILURE_SHAPE
+from cnnjax.train.run_files import read_json
 from cnnjax.train.run_folder import CONFIG, InUse, in_use, not_written, write_whole
 from cnnjax.train.task import DataFacts, Task, check_names
 
@@ -82,12 +84,8 @@ def status_of(run: Run, study: Study) -> Status:
 
 def failure_of(run: Run) -> Record:
     """Why a run failed: error, a sentence, and seconds; RunError where that cannot be read."""
-    path = run.path / FAILURE
-    try:
-        failure: Record = json.loads(path.read_text(encoding="utf-8"))
-        return {"error": str(failure["error"]), "seconds": float(failure["seconds"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} cannot be read ({error}); remove it, and the run is tried again") from None
+    failure: Record = read_json(run.path / FAILURE, FAILURE_SHAPE, "remove it, and the run is tried again")
+    return failure
 
 
 def minutes_spent(runs: Sequence[Run], study: Study) -> float:

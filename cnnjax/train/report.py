@@ -8,12 +8,16 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from cnnjax.config import Config
 from cnnjax.config_base import without_places
 from cnnjax.config_files import diff, to_yaml
 from cnnjax.errors import RunError
 from cnnjax.train.environment import commit_of, portable, versions_of
 from cnnjax.train.figures import draw_learning_curves
+from cnnjax.train.run_files import RESULT as RESULT_SHAPE
+from cnnjax.train.run_files import STARTS, read_json
 from cnnjax.train.run_folder import (
     CURVE,
     ENVIRONMENT,
@@ -39,9 +43,9 @@ def write_report(run_dirs: Sequence[Path], folder: Path, note: str = "") -> Path
         RunError: a run is not finished, or the runs differ in more than their seed.
     """
     configs = [read_config(run_dir) for run_dir in run_dirs]
-    results = [_read(run_dir, RESULT) for run_dir in run_dirs]
+    results = [_read(run_dir, RESULT, RESULT_SHAPE) for run_dir in run_dirs]
     _check_comparable(run_dirs, configs, results)
-    starts = [_read(run_dir, ENVIRONMENT) for run_dir in run_dirs]
+    starts = [_read(run_dir, ENVIRONMENT, STARTS) for run_dir in run_dirs]
     folder.mkdir(parents=True, exist_ok=True)
     raw: list[Record] = []
     for run_dir, config, result, environments in zip(run_dirs, configs, results, starts, strict=True):
@@ -138,9 +142,6 @@ def _head(config: Config) -> list[str]:
     return [f"classes {', '.join(names)}"] if names else ["its own classes"]
 
 
-def _read(run_dir: Path, name: str) -> Any:
+def _read(run_dir: Path, name: str, shape: TypeAdapter[Any]) -> Any:
     read_config(run_dir)  # tells clearly of a folder that is no run
-    try:
-        return json.loads((run_dir / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{run_dir / name} cannot be read ({error}); is the run finished?") from None
+    return read_json(run_dir / name, shape, "is the run finished?")

@@ -16,6 +16,8 @@ from cnnjax.config_files import config_hash, diff, load_config, to_yaml
 from cnnjax.errors import ConfigError, RunError
 from cnnjax.train.environment import environment
 from cnnjax.train.reporting import Record
+from cnnjax.train.run_files import FACTS, LINE, parse_json, read_json
+from cnnjax.train.run_files import RESULT as RESULT_SHAPE
 from cnnjax.train.task import DataFacts
 
 CONFIG, DATA, HISTORY, ENVIRONMENT, CHECKPOINTS, CURVE, RESULT, INIT_FROM = (
@@ -106,7 +108,7 @@ class RunFolder:
             raise not_written(path, error) from None
         if not (_hold(lock) or _hold(lock, after=0.1)):  # whoever only asked, by `in_use`, is gone by then
             lock.seek(0)
-            holder = lock.read().decode().strip() or "another process"
+            holder = lock.read().decode(errors="replace").strip() or "another process"
             lock.close()
             raise InUse(f"run folder {path} is in use by {holder}; wait for it or choose another --run-dir")
         folder = cls(path, lock)
@@ -165,10 +167,9 @@ class RunFolder:
     def result_step(self) -> int | None:
         """The step that the kept result is of; None where there is none that can be read."""
         try:
-            step = json.loads((self.path / RESULT).read_text(encoding="utf-8"))["step"]
-        except (OSError, ValueError, KeyError, TypeError):
+            return int(parse_json((self.path / RESULT).read_text(encoding="utf-8"), RESULT_SHAPE)["step"])
+        except (OSError, ValueError):
             return None
-        return step if isinstance(step, int) else None
 
     def rewind(self, step: int) -> list[Record]:
         """Drops what the history tells of later steps, which will be made again; returns the rest."""
@@ -210,7 +211,7 @@ class RunFolder:
             starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
             if not isinstance(starts, list):
                 raise ValueError("expected a list")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{path} cannot be read ({error}); remove it, only the run's own log is in it") from None
         write_whole(path, json.dumps([*starts, environment()], indent=1) + "\n")
 
@@ -242,20 +243,14 @@ def read_config(run_dir: Path) -> Config:
 
 def read_facts(run_dir: Path) -> DataFacts:
     """What a run's network knows of its data; RunError where that cannot be read."""
-    try:
-        facts = json.loads((run_dir / DATA).read_text(encoding="utf-8"))
-        return DataFacts(
-            tuple(facts["class_names"]),
-            tuple(facts["input_shape"]),
-            facts["train_examples"],
-            facts["test_examples"],
-            facts.get("segmentation", False),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else repr(error)
-        raise RunError(
-            f"{run_dir / DATA} cannot be read ({reason}); restore it, or train the run again with --force"
-        ) from None
+    facts = read_json(run_dir / DATA, FACTS, "restore it, or train the run again with --force")
+    return DataFacts(
+        tuple(facts["class_names"]),
+        tuple(facts["input_shape"]),
+        facts["train_examples"],
+        facts["test_examples"],
+        facts.get("segmentation", False),
+    )
 
 
 def read_history(run_dir: Path) -> list[Record]:
@@ -271,10 +266,8 @@ def _records(path: Path) -> Iterator[Record]:
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
-            if not isinstance(record["step"], int):
-                raise ValueError("a record without its step")
-        except (ValueError, KeyError, TypeError):
+            record = parse_json(line, LINE)
+        except ValueError:
             if number == len(lines):  # a line that a crash cut off, or the nothing behind the last line's end
                 continue
             raise RunError(f"{path} line {number} is not a record; mend or remove it") from None

@@ -139,7 +139,7 @@ def read_description(path: Path, metadata: Mapping[str, str]) -> _Description | 
         if isinstance(found, dict) and found.get("format") != _FORMAT:
             raise WeightsError(f"{path} has format {found.get('format')}, this version reads {_FORMAT}; update cnnjax")
         return _Description.model_validate(found)
-    except (json.JSONDecodeError, ValidationError) as error:
+    except (ValueError, RecursionError) as error:  # among them pydantic's
         reason = f"{error.error_count()} faults" if isinstance(error, ValidationError) else str(error)
         raise WeightsError(f"{path}: its metadata cannot be understood ({reason})") from None
 

@@ -1,7 +1,9 @@
 """The IDX reader: what it reads, and that every fault is one sentence that names the file."""
 
 import gzip
+import os
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -79,6 +81,26 @@ def test_missing_file_and_folder(tmp_path):
         read_idx(tmp_path / "absent")
     with pytest.raises(DataError, match="cannot be read: Is a directory"):
         read_idx(tmp_path)
+
+
+def test_a_small_file_that_grows_without_end_is_not_read_to_it(tmp_path):
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(gzip.compress(GOOD + bytes(1 << 28)))
+    tracemalloc.start()
+    with pytest.raises(DataError, match="has bytes too many: its header says 3 x 2 x 2, 12 bytes"):
+        read_idx(path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 1 << 22
+    path.write_bytes(gzip.compress(b"\0\0\x08\3" + b"\xff" * 12 + bytes(100)))
+    with pytest.raises(DataError, match="is truncated: its header says 4294967295 x 4294967295 x 4294967295"):
+        read_idx(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="pipe' is a pipe or a device, expected a file"):
+        read_idx(tmp_path / "pipe")
 
 
 @given(st.binary(max_size=64), st.sampled_from([b"", b"\0\0", b"\0\0\x08\3", b"\x1f\x8b\x08\0", PACKED[:20]]))

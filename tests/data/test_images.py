@@ -1,6 +1,7 @@
 """Bringing images to a size, and reading them from files of every kind."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -254,6 +255,12 @@ def test_missing_file_and_folder(tmp_path):
         read_image(tmp_path / "absent.png", size=8, channels=3)
     with pytest.raises(DataError, match="cannot be read: Is a directory"):
         read_image(tmp_path, size=8, channels=3)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png' is a pipe or a device, expected a file"):
+        read_image(tmp_path / "pipe.png", size=8, channels=3)
 
 
 @pytest.mark.parametrize("limit", [1500, 700])  # once where Pillow would only warn, once where it refuses

@@ -2,6 +2,7 @@
 
 import ast
 import gzip
+import os
 import subprocess
 import sys
 import zlib
@@ -210,6 +211,28 @@ def test_synthetic_bytes_do_not_depend_on_blocks_or_versions(monkeypatch):
     assert zlib.crc32(whole.tobytes()) == 0xBB05B873
     monkeypatch.setattr("cnnjax.data.sources._BLOCK_PIXELS", 1000)
     np.testing.assert_array_equal(load(config).train.images, whole)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"source": {"kind": "synthetic", "train_examples": 10**12}},
+        {"source": {"kind": "synthetic", "train_examples": 10**23}},
+        {"source": {"kind": "synthetic", "image_size": 10**20}},
+        {"image_size": 10**6},
+        {"fit": "crop", "shorter_side": 10**8},
+    ],
+)
+def test_more_than_any_memory_holds_is_a_sentence(fields):
+    with pytest.raises(DataError, match=r"^the images do not fit into memory \(.*\); ask for fewer of them"):
+        load(DataConfig.model_validate(fields))
+
+
+@pytest.mark.parametrize("kind", ["npz", "manifest"])
+def test_a_pipe_is_not_waited_for(kind, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="pipe' is a pipe or a device, expected a file"):
+        load(DataConfig.model_validate({"source": {"kind": kind, "path": tmp_path / "pipe"}}))
 
 
 def test_data_imports_neither_jax_nor_models():

@@ -10,18 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from upright import UPRIGHT
 
-# EXIF's orientations: what turns a picture that lies so in its file upright, and what lays it so.
-UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a, -1),
-    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    8: lambda a: np.rot90(a, 1),
-}
 LAID = {**UPRIGHT, 6: UPRIGHT[8], 8: UPRIGHT[6]}
 LUMA = np.array([0.299, 0.587, 0.114])
 

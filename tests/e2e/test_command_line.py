@@ -4,8 +4,10 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import jax
 import pytest
 
 from cnnjax.models import list_models
@@ -268,3 +270,31 @@ def test_train_and_eval_without_json_speak_to_people(copied, small, cnnjax):
         error = 100 * (1 - numbers["accuracy"])
         assert f"held-out accuracy {numbers['accuracy']:.2%} (error {error:.2f} %), loss {numbers['loss']:.4f}" in out
         assert out.endswith(f"step 6, run folder {copied}\n")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 3.64 TiB"),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.\nmore"),
+    ],
+)
+def test_too_little_memory_is_a_sentence(error, small, tmp_path, monkeypatch, cnnjax):
+    def fit(*_, **__):
+        raise error
+
+    monkeypatch.setattr("cnnjax.train.loop.fit", fit)
+    said = cnnjax("train", small, "--run-dir", tmp_path / "run").error
+    assert said.startswith("there is not enough memory (")
+    assert said.endswith("; choose smaller batches, images or a smaller network")
+
+
+def test_what_pillow_finds_odd_is_no_news(small, tmp_path, monkeypatch, cnnjax):
+    def fit(*_, **__):
+        warnings.warn_explicit(
+            "Truncated File Read", UserWarning, "TiffImagePlugin.py", 1, module="PIL.TiffImagePlugin"
+        )
+        return {"run_dir": "run", "step": 1}
+
+    monkeypatch.setattr("cnnjax.train.loop.fit", fit)
+    assert cnnjax("train", small, "--run-dir", tmp_path / "run", "--json").done.err == ""

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import final_state, history
-from photographs import KINDS, LUMA, UPRIGHT, photographs, write_broken, write_photographs
+from photographs import KINDS, LUMA, photographs, write_broken, write_photographs
 from PIL import Image
+from upright import UPRIGHT, carefully
 
 from cnnjax.config_data import DataConfig
 from cnnjax.data.image_files import read_image
@@ -44,34 +45,6 @@ def broken(written, tmp_path_factory) -> tuple[Path, dict[Path, str]]:
 
 def source_of(folder: Path, **fields) -> dict:
     return {"kind": "folder", "path": str(folder), **fields}
-
-
-def carefully(path: Path) -> np.ndarray:
-    """(height, width, 3): decoded by Pillow, and all else by the definition of each mode; transparent parts black."""
-    with Image.open(path) as image:
-        pixels, info = np.asarray(image), image.info
-        orientation = image.getexif().get(0x0112, 1)
-        if image.mode == "P":
-            colours = np.array(image.getpalette("RGB")).reshape(-1, 3)[pixels].astype(float)
-            alphas = np.full(256, 255.0)
-            hole = info.get("transparency", b"")
-            alphas[[hole] if isinstance(hole, int) else range(len(hole))] = 0 if isinstance(hole, int) else list(hole)
-            alpha = alphas[pixels]
-        elif image.mode == "CMYK":
-            ink, black = pixels[..., :3].astype(float), pixels[..., 3:].astype(float)
-            colours, alpha = (255 - ink) * (255 - black) / 255, 255.0
-        elif image.mode in ("RGB", "RGBA"):
-            colours = pixels[..., :3].astype(float)
-            key = (pixels[..., :3] != info["transparency"]).any(-1) * 255.0 if "transparency" in info else 255.0
-            alpha = pixels[..., 3].astype(float) if image.mode == "RGBA" else key
-        else:
-            light = {"1": lambda: pixels * 255.0, "L": lambda: pixels, "LA": lambda: pixels[..., 0]}
-            white = light.get(image.mode, lambda: pixels / 257.0)()
-            assert image.mode in light or image.mode.startswith("I;16")
-            colours = np.repeat(np.asarray(white, float)[..., None], 3, -1)
-            alpha = pixels[..., 1].astype(float) if image.mode == "LA" else 255.0
-    shown = np.rint(colours * np.broadcast_to(alpha, colours.shape[:2])[..., None] / 255)
-    return np.ascontiguousarray(UPRIGHT[orientation](shown)).astype(np.uint8)
 
 
 def small(picture: np.ndarray) -> np.ndarray:

@@ -121,3 +121,12 @@ def test_create_model_sets_fields_over_the_variants_own():
     assert (network.head, network.c3) == ("linear", "full")
     with pytest.raises(ConfigError, match=r"^lenet5_modern\.poling: unknown key; did you mean 'pooling'\?$"):
         create_model("lenet5_modern", poling="max")
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [("resnet18", {"width": 1e308}), ("resnext50_32x4d", {"group_width": 10**400})],
+)
+def test_numbers_that_overflow_are_a_sentence(name, args):
+    with pytest.raises(ConfigError, match=r"^model\.args: numbers so large give no network$"):
+        check_args(name, args)

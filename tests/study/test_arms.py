@@ -132,6 +132,19 @@ def test_a_grid_of_phi_scales_the_network_and_its_images(arms_of):
             "axes: {data.batch_size: [1, 2]}\nbudget: {runs: 9}\n",
             "2 arms with 5 seeds are 10 runs, and budget.runs allows 9",
         ),
+        (
+            "axes: {net: {a: {data: 1, data.fit: pad}}}\n",
+            "'data.fit': 'data' is no section here, since it is a number (1)",
+        ),
+        (
+            f"axes: {{{', '.join(f'model.args.a{i}: {list(range(50))}' for i in range(9))}}}\n",
+            f"{50**9} arms with 5 seeds are {5 * 50**9} runs, and budget.runs allows 200",
+        ),
+        ("axes: {data.batch_size: [1]}\nseeds: 100000000000\n", "1 arms with 100000000000 seeds are"),
+        (
+            "axes: {schedule.learning_rate: {start: 1e-308, stop: 1e308, count: 5}}\n",
+            "axes.schedule.learning_rate: 1e-308 and 1e+308 are too far apart to count between",
+        ),
         ("axes: {seed: [1, 2]}\n", "arm 'seed=1': seed: which seeds a study has is said by `seeds`"),
         ("axes: {data.batch_size: [1]}\nquestions: 1\n", "questions: unknown key; did you mean 'question'?"),
     ],

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -60,7 +61,7 @@ def run(tmp_path) -> Path:
 
 
 def record(step: int, **more) -> dict:
-    return {"kind": "train", "step": step, **more}
+    return {"kind": "train", "step": step, "epoch": step / 10, "loss": 1.0, "accuracy": 0.5, **more}
 
 
 def test_the_default_folder_names_run_and_meaning():
@@ -276,6 +277,55 @@ def test_a_faulty_line_in_the_middle_is_told(run, line):
     (run / HISTORY).write_text(f"{json.dumps(record(1))}\n{line}\n{json.dumps(record(2))}\n")
     with pytest.raises(RunError, match=r"metrics\.jsonl line 2 is not a record; mend or remove it"):
         read_history(run)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"kind": "train", "step": 2},
+        {**record(2), "kind": "other"},
+        {**record(2), "step": True},
+        {**record(2), "step": -1},
+        {**record(2), "loss": "low"},
+        {**record(2), "kind": "eval"},
+        {**record(2), "kind": "eval", "weights": 3},
+    ],
+)
+def test_a_line_that_lacks_what_its_readers_need_is_told(run, line):
+    (run / HISTORY).write_text(f"{json.dumps(line)}\n{json.dumps(record(3))}\n")
+    with pytest.raises(RunError, match=r"metrics\.jsonl line 1 is not a record; mend or remove it"):
+        read_history(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [("data.json", read_facts), (HISTORY, read_history), ("environment.json", start), ("config.yaml", read_config)],
+)
+def test_nesting_without_an_end_is_a_sentence(run, name, read):
+    (run / name).write_text("[" * 100_000 + "\n")
+    with pytest.raises(RunError, match=name.replace(".", r"\.")) as caught:
+        read(run)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"class_names": "zero"}, "class_names: "),
+        ({"class_names": []}, "class_names: "),
+        ({"class_names": [0, 1]}, "class_names.0: "),
+        ({"input_shape": [32, [32], 1]}, "input_shape.1: "),
+        ({"input_shape": [32, 32]}, "input_shape.2: "),
+        ({"train_examples": -100}, "train_examples: "),
+        ({"train_examples": True}, "train_examples: "),
+        ({"segmentation": 1}, "segmentation: "),
+    ],
+)
+def test_facts_of_another_kind_are_refused(run, change, fault):
+    path = run / "data.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(RunError, match=re.escape(f"{path} cannot be read ({fault}")):
+        read_facts(run)
 
 
 def test_rewinding_leaves_the_old_history_if_it_cannot_write(run, monkeypatch):
