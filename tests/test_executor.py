@@ -11,7 +11,7 @@ from cnnjax.parallel import (
     make_executor,
     should_stop,
 )
-from cnnjax.parallel.processes import cluster_has_several
+from cnnjax.parallel.clusters import cluster_has_several
 from cnnjax.train.step import BatchAxis
 
 

@@ -10,7 +10,7 @@ KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective
 _BITS = {"pred": 8, "bf16": 16, "f16": 16, "f32": 32, "f64": 64, "c64": 64, "c128": 128}
 # `%name = SHAPE kind(`, and `kind-start(` where it runs beside other work; its `-done` is the same one.
 _COLLECTIVE = re.compile(rf"= (?P<shape>.+?) (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\(")
-_CHANNEL = re.compile(r"channel_id=(\d+)")
+_LINK = re.compile(r"channel_id=(\d+).*\bchain_id=")
 _ARRAY = re.compile(r"\b(?P<type>pred|[a-z]+\d+\w*)\[(?P<sizes>[\d,]*)\]")
 
 
@@ -48,10 +48,10 @@ def _each(text: str) -> Iterator[tuple[str, int]]:
         if found is None:
             continue
         # TPUs' compiler cuts one that runs beside other work into a chain, whose links have the same channel.
-        channel = _CHANNEL.search(line)
-        if channel and (found["kind"], channel[1]) in seen:
+        link = _LINK.search(line)
+        if link and (found["kind"], link[1]) in seen:
             continue
-        seen |= {(found["kind"], channel[1])} if channel else set()
+        seen |= {(found["kind"], link[1])} if link else set()
         arrays = [array_bytes(match) for match in _ARRAY.finditer(found["shape"])]
         # A started gather's shape has what goes in and what comes out; a reduction's parts are all of them both.
         pair = found["start"] and found["kind"] != "all-reduce"

@@ -16,10 +16,10 @@ TEXT = """
 # As TPUs' compiler writes them.
 CHAIN = """
 %part.1 (a: f32[8]) -> f32[16] {
-  %x = f32[16]{0:T(128)} all-gather(%a), channel_id=7, dimensions={0}
+  %x = f32[16]{0:T(128)} all-gather(%a), channel_id=7, frontend_attributes={chain_id="2"}
 }
 %part.2 (a: f32[8]) -> f32[16] {
-  %y = f32[16]{0:T(128)} all-gather(%a), channel_id=7, dimensions={0}
+  %y = f32[16]{0:T(128)} all-gather(%a), channel_id=7, frontend_attributes={chain_id="2"}
 }
 %all-reduce-scatter.1 (input: bf16[4,10]) -> bf16[1,10] {
   %sum = bf16[4,10]{1,0:T(8,128)(2,1)} all-reduce(%input), channel_id=8
@@ -28,6 +28,7 @@ CHAIN = """
 ENTRY %main (a: f32[8]) -> f32[16] {
   %z = f32[16]{0:T(128)} all-reduce(%a), channel_id=7
   %w = f32[16]{0:T(128)} all-gather(%a), channel_id=9
+  %v = f32[16]{0:T(128)} all-gather(%a), channel_id=9
 }
 """
 
@@ -35,7 +36,7 @@ ENTRY %main (a: f32[8]) -> f32[16] {
 def test_a_chain_is_one_and_a_sum_with_a_slice_is_a_reduce_scatter():
     assert find_collectives(CHAIN) == [
         Collectives("all-reduce", 1, 4 * 16),
-        Collectives("all-gather", 2, 2 * 4 * 16),
+        Collectives("all-gather", 3, 3 * 4 * 16),
         Collectives("reduce-scatter", 1, 2 * 40),
     ]
 

@@ -125,11 +125,17 @@ def test_a_batch_that_does_not_fit_is_told_in_a_sentence(tmp_path):
 
 
 def test_the_largest_batch_fits_and_the_next_does_not(tmp_path):
-    told = told_of(tmp_path, "lenet5", "--topology", "v5e:2x2", "--largest", "--multiple", "16384")
+    """Searched from a batch that is not far from it."""
+    settings = ("model.name=resnet18", "data.image_size=224", "data.batch_size=2304", "eval.batch_size=4")
+    words = ("--classes", "10", "--json", "--topology", "v5e:2x2", "--largest", "--multiple", "64")
+    done = aot(tmp_path, *settings, *words)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
     found = told["largest"]
-    assert found["next_batch"] == found["batch"] + 4 * 16384
+    assert found["next_batch"] == found["batch"] + 4 * 64
     tried = {int(batch): needed for batch, needed in found["tried"].items()}
-    assert tried[found["batch"]] < told["memory_bytes"] < tried[found["next_batch"]] * 1.02
+    # The compiler keeps some for itself: the first batch that it refuses may need a little less than a chip has.
+    assert tried[found["batch"]] < told["memory_bytes"] < 1.05 * tried[found["next_batch"]]
     assert found["train"]["fits"] is True
 
 
