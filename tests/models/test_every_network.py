@@ -113,6 +113,7 @@ def _float64():
     jax.config.update("jax_enable_x64", False)
 
 
+@pytest.mark.repeats
 @pytest.mark.usefixtures("_float64")
 def test_a_step_under_jit_is_the_step_under_pmap(name, trained):
     if family_of(name) not in UNDER_PMAP and not ALL:

@@ -244,7 +244,9 @@ def fast_first() -> list[typing.Any]:
                 continue
             tried_again.add((family, field))
         seen |= {(field, value), (field, "number")}
-        params.append(pytest.param(family, field, value, marks=[pytest.mark.slow] if again else []))
+        params.append(
+            pytest.param(family, field, value, marks=[pytest.mark.slow, pytest.mark.repeats] if again else [])
+        )
     return params
 
 

@@ -41,6 +41,7 @@ def test_logits_and_stages_at_native_size(name, seed):
     assert equal(found), found
 
 
+@pytest.mark.repeats
 @pytest.mark.parametrize("name", PEERS if ALL else ODD)
 def test_logits_at_an_odd_size(name):
     found = at_odd_size(name, seed=2)

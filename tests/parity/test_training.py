@@ -65,7 +65,14 @@ def _float64():
     jax.config.update("jax_enable_x64", False)
 
 
-@pytest.mark.parametrize(("name", "lowering"), CHOICES)
+# Between them they have every kind of layer.
+MIXED = ("torchvision/resnet18", "torchvision/googlenet", "timm/mobilenetv1_100", "timm/tf_efficientnet_b0")
+
+
+@pytest.mark.parametrize(
+    ("name", "lowering"),
+    [pytest.param(*each, marks=[] if each[0] in MIXED else [pytest.mark.repeats]) for each in CHOICES],
+)
 @pytest.mark.usefixtures("_float64")
 def test_gradients_and_statistics(name, lowering):
     size, fields = MEMBERS[name]
