@@ -19,7 +19,7 @@ def print_plan(told: Mapping[str, Any]) -> None:
     print(
         f"{told['model']}, {told['precision']}, {told['batch']} images of {size} on {told['devices']} devices "
         f"({told['topology']}): {told['batch_a_device']} each; {told['params']:,} parameters, "
-        f"{told['macs_an_image'] / 1e9:,.2f} GMAC an image"
+        f"{told['macs_an_image'] / 1e9:,.3g} GMAC an image"
     )
     for name in ("train", "eval"):
         _print_step(name, told[name], told["memory_bytes"])
@@ -82,10 +82,10 @@ def _print_step(name: str, step: Mapping[str, Any], limit: int | None) -> None:
         return
     parts = step["memory"]
     of = f" of {limit / _GIB:.0f}" if limit else ""
-    shown = ", ".join(f"{part} {parts[part] / _GIB:.3f}" for part in ("arguments", "temporaries", "outputs", "code"))
-    print(f"{name}: {parts['peak'] / _GIB:.2f}{of} GiB a device at its peak ({shown})")
+    shown = ", ".join(f"{part} {parts[part] / _GIB:.3g}" for part in ("arguments", "temporaries", "outputs", "code"))
+    print(f"{name}: {parts['peak'] / _GIB:.3g}{of} GiB a device at its peak ({shown})")
     print(
-        f"  collectives: {describe_collectives(step['collectives'])}; {step['flops'] / 1e9:,.1f} GFLOP a device (XLA)"
+        f"  collectives: {describe_collectives(step['collectives'])}; {step['flops'] / 1e9:,.5g} GFLOP a device (XLA)"
     )
     print(
         f"  {step['padding']['share']:.0%} of its results' memory is padding; {step['operations']:,} operations, "
@@ -94,7 +94,7 @@ def _print_step(name: str, step: Mapping[str, Any], limit: int | None) -> None:
     if "estimate" in step:
         guess = step["estimate"]
         print(
-            f"  an estimate by published peaks, not a measurement: {1000 * guess['seconds']:.2f} ms at least, bound by "
+            f"  roofline by published peaks, not a measurement: {1000 * guess['seconds']:.2f} ms, bound by "
             f"{guess['bound']} (compute {1000 * guess['compute']:.2f}, memory {1000 * guess['memory']:.2f}, "
             f"interconnect {1000 * guess['interconnect']:.2f})"
         )

@@ -1,4 +1,4 @@
-"""How long a step would take at least, by a chip's published peaks: an estimate, and never a measurement."""
+"""How long a step would take by a chip's published peaks: an estimate, and never a measurement."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
