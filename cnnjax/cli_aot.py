@@ -46,14 +46,14 @@ def aot(
     several = is_study(file) or len(wanted) > 1 or report is not None
     if several and (savings or chips):
         raise ConfigError("--savings and --chips: of one config on one topology, and without --report")
-    numbers = [int(word) if word.strip().isdecimal() else 0 for word in chips.split(",")] if chips else []
     _alone(wanted)
     if several:
         _survey(file, overrides or [], wanted, classes, multiple if search else None, report, as_json)
         return
-    from cnnjax.aot.plan import facts_of, largest, plan, predictions, try_savings
+    from cnnjax.aot.plan import chips_in, facts_of, largest, plan, predictions, try_savings
     from cnnjax.terminal_aot import print_plan
 
+    numbers = chips_in(chips) if chips else []  # before minutes go into compiling
     config = load_config(file, overrides or [])
     facts = facts_of(config, classes)
     told: dict[str, Any] = plan(config, facts, wanted[0])

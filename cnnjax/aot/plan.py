@@ -67,6 +67,8 @@ def plan(config: Config, facts: DataFacts, topology: str, *, evaluation: bool = 
     check_names(config)
     executor = make_absent_executor(config, topology)
     lowered_for = "cuda" if topology.startswith("cuda:") else None
+    if lowered_for and executor.kind == "pmap":
+        raise ConfigError(f"{topology}: steps are lowered without GPUs only for parallel.executor=jit; choose that")
     task = bind(config, facts, executor)
     chip = chip_of(topology)
     state = task.initialize.shapes()
@@ -92,6 +94,15 @@ def plan(config: Config, facts: DataFacts, topology: str, *, evaluation: bool = 
     return told | {name: _told(step, chip, executor.devices, float32) for name, step in steps.items()}
 
 
+def chips_in(text: str) -> list[int]:
+    """The numbers of chips in `4,16,64`; ConfigError where they are no powers of two."""
+    words = text.split(",")
+    numbers = [int(word) if word.strip().isdecimal() else 0 for word in words]
+    if any(number.bit_count() != 1 for number in numbers):
+        raise ConfigError(f"--chips: expected powers of two, such as 4,16,64, got '{text}'")
+    return numbers
+
+
 def predictions(told: Plan, numbers: Sequence[int]) -> list[Prediction]:
     """How a training step that `plan` has told of would go on other numbers of the same chips, by a model.
 
@@ -104,9 +115,6 @@ def predictions(told: Plan, numbers: Sequence[int]) -> list[Prediction]:
             f"--chips: expected a step that fits on several TPUs, such as v5e:2x2, to predict from, got "
             f"{told['topology']}"
         )
-    for number in numbers:
-        if number < 1 or number.bit_count() > 1:
-            raise ConfigError(f"--chips: expected powers of two, such as 4,16,64, got {number}")
     collectives = [Collectives(**each) for each in step["collectives"]]
     work = Work(step["flops"], step["bytes_accessed"], collectives, told["precision"] == "float32")
     return [predict(work, chip, number) for number in numbers]
@@ -118,7 +126,13 @@ def with_overrides(config: Config, *overrides: str) -> Config:
 
 
 def try_savings(config: Config, facts: DataFacts, topology: str) -> dict[str, dict[str, Any]]:
-    """The training step with each of `SAVINGS`, by name; `refused` says why one is not possible."""
+    """The training step with each of `SAVINGS`, by name; `refused` says why one is not possible.
+
+    Raises:
+        ConfigError: for GPUs, whose memory no compiler here knows.
+    """
+    if topology.startswith("cuda:"):
+        raise ConfigError(f"--savings: for {topology} steps are only lowered, so their memory is not known")
     told = {}
     for name, changes in SAVINGS.items():
         try:

@@ -12,7 +12,7 @@ from jax.sharding import AxisType
 from cnnjax.config import Config
 from cnnjax.config_base import expanded
 from cnnjax.config_parallel import ParallelConfig
-from cnnjax.errors import ConfigError, RunError
+from cnnjax.errors import ConfigError, RunError, first_line
 from cnnjax.ops.onednn import resolve
 from cnnjax.parallel.executor import Executor, platform_of
 from cnnjax.parallel.layout import AXIS
@@ -104,14 +104,12 @@ def _devices_of(topology: str) -> list[jax.Device]:
         )
     if importlib.util.find_spec("libtpu") is None:
         raise RunError("to compile for TPUs needs libtpu; install it: pip install 'cnnjax[tpu-aot]'")
-    # It would ask the machine's own TPUs, and a server of the cloud's, for what they are.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
-    except (RuntimeError, ValueError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, ValueError, NotImplementedError) as error:  # by what is wrong, and by JAX's version
         raise ConfigError(
-            f"--topology: expected a TPU and its shape, such as v5e:4x4, got '{topology}' ({reason})"
+            f"--topology: expected a TPU and its shape, such as v5e:4x4; of '{topology}' libtpu says: "
+            f"{first_line(error)}"
         ) from None
 
 

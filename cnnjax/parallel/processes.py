@@ -88,10 +88,7 @@ def all_or_none() -> Iterator[None]:
 
 def agree(failure: str | None) -> None:
     """Raises RunError in every process if process 0 brings a failure; a lone process simply raises its own."""
-    failed = failure is not None
-    if jax.process_count() > 1:
-        failed = bool(multihost_utils.broadcast_one_to_all(np.asarray(failed)))
-    if failed:
+    if broadcast(int(failure is not None)):
         raise RunError(failure or "process 0 of this job cannot use the run folder; its own message says why")
 
 

@@ -5,7 +5,7 @@ import pytest
 from cnnjax.aot.chips import Chip
 from cnnjax.aot.collectives import Collectives
 from cnnjax.aot.estimate import SECONDS_A_HOP, Work, estimate, predict, torus
-from cnnjax.aot.plan import predictions
+from cnnjax.aot.plan import chips_in, predictions
 from cnnjax.errors import ConfigError
 
 CHIP = Chip("made up", flops=100.0, memory_bytes=1, memory_bandwidth=10.0, link_bandwidth=5.0, dimensions=2)
@@ -43,11 +43,16 @@ def test_more_chips_wait_longer():
         ({"topology": "cpu:8"}, [4], "expected a step that fits on several TPUs, such as v5e:2x2, .* got cpu:8"),
         ({"devices": 1}, [4], "expected a step that fits on several TPUs"),
         ({"train": {"fits": False}}, [4], "expected a step that fits"),
-        ({}, [4, 6], "expected powers of two, such as 4,16,64, got 6"),
-        ({}, [0], "expected powers of two"),
     ],
 )
 def test_what_cannot_be_predicted_is_told(changes, numbers, message):
     told = {"topology": "v5e:2x2", "devices": 4, "precision": "bfloat16", "train": {"fits": True}} | changes
     with pytest.raises(ConfigError, match=f"--chips: {message}"):
         predictions(told, numbers)
+
+
+@pytest.mark.parametrize("text", ["4,6", "0", "-4", "many", "4,,8", ""])
+def test_numbers_of_chips_are_powers_of_two(text):
+    assert chips_in("1,4, 1024") == [1, 4, 1024]
+    with pytest.raises(ConfigError, match=f"--chips: expected powers of two, such as 4,16,64, got '{text}'"):
+        chips_in(text)

@@ -72,6 +72,14 @@ def test_for_gpus_it_is_only_lowered():
         assert told[step]["memory"] is told[step]["compile_seconds"] is told[step]["fits"] is None
 
 
+def test_what_only_a_compiler_or_jit_can_tell_of_gpus_is_refused():
+    with pytest.raises(ConfigError, match=r"cuda:8: steps are lowered without GPUs only for parallel.executor=jit"):
+        told_of("parallel.executor=pmap", topology="cuda:8")
+    config = load_config(None, SETTINGS)
+    with pytest.raises(ConfigError, match="--savings: for cuda:8 steps are only lowered"):
+        try_savings(config, facts_of(config, 10), "cuda:8")
+
+
 def test_savings_are_compiled_and_what_is_impossible_says_why():
     config = load_config(None, [*SETTINGS, "data.batch_size=8"])
     told = try_savings(config, facts_of(config, 10), "cpu:8")

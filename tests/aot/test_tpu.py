@@ -132,5 +132,5 @@ def test_what_does_not_fit_is_told_in_a_sentence(tmp_path):
 def test_a_topology_that_libtpu_does_not_know(tmp_path):
     done = aot(tmp_path, "--classes", "10", "--topology", "v5e:3x7", "data.image_size=32")
     assert done.returncode == 2
-    assert "error: --topology: expected a TPU and its shape, such as v5e:4x4, got 'v5e:3x7'" in done.stderr
+    assert "error: --topology: expected a TPU and its shape, such as v5e:4x4; of 'v5e:3x7' libtpu says: " in done.stderr
     assert "Traceback" not in done.stderr
